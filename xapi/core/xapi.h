@@ -1,0 +1,48 @@
+/* The daemon as a whole: what main.c puts together and everybody may reach through api_call.xapi. */
+#ifndef XAPI_CORE_XAPI_H
+#define XAPI_CORE_XAPI_H
+
+#include "db/db.h"
+#include "rpc/base/config.h"
+#include "rpc/http/client.h"
+#include "rpc/http/server.h"
+#include "xenops/xenops.h"
+
+struct agent;
+struct migrations;
+struct tasks;
+struct sessions;
+struct operations;
+struct events;
+
+struct xapi {
+    const struct clock *clock;
+    struct config *config;
+    const char *dir;            /* state directory: pool.db, pool.conf, ptoken, xapi.pem, sim/, journal/ */
+    bool is_coordinator;        /* fixed for the life of the process: a role change restarts it */
+    const char *coordinator_address; /* of a member's coordinator */
+    const char *host_uuid, *host_ref; /* this host; the ref is known once the pool is */
+    const char *address;        /* this host's management address */
+    int https_port, http_port;
+    const char *pool_secret;
+    struct db *db;
+    struct http_server *http;
+    struct http_client *client;
+    struct tls_context *client_tls;
+    const char *certificate_fingerprint;
+    struct xenops *xenops;
+    struct agent *agent;        /* verbs of this host and calls to others: xapi/pool/agent.h */
+    struct migrations *migrations;
+    struct tasks *tasks;
+    struct sessions *sessions;
+    struct operations *operations;
+    struct events *events;
+    struct work_pool *workers;      /* synchronous blocking handlers of clients */
+    struct work_pool *peer_workers; /* the same for pool peers: their own quota */
+    struct work_pool *task_workers; /* Async */
+    struct work_pool *login_workers;/* PAM and crypt */
+    /* Asks main to restart the process (exec) after 'ms': pool.join, eject, role changes. */
+    void (*restart_soon)(struct xapi *, int ms);
+};
+
+#endif

@@ -1,0 +1,30 @@
+/* A host's own hands: verbs that act on this host's domains, storage and files, for the coordinator.
+ *
+ * The coordinator orchestrates (it alone writes the database) and calls verbs on hosts; for its own
+ * host the same function runs in-process, for a member it is POST /services/agent over TLS with the
+ * pool secret and the certificate recorded when it joined (an XML-RPC call "agent.<verb>" with one
+ * struct). Verbs are idempotent, named by an operation id: a repeated call after a lost reply gets the
+ * recorded answer. Progress and cancellation travel: the caller passes "task" and may call
+ * agent.cancel; the callee reports progress by agent.progress polls.
+ * Errors keep code and parameters byte for byte. HOST_OFFLINE [host] when not live; CANNOT_CONTACT_HOST
+ * [host] when the connection fails. May block. */
+#ifndef XAPI_POOL_AGENT_H
+#define XAPI_POOL_AGENT_H
+
+#include "xapi/core/api_call.h"
+#include "xapi/core/xapi.h"
+
+/* A verb runs on the acting host. args: a map. The arena of c holds the result. */
+typedef struct error *agent_verb_fn(struct call *c, struct xapi *, const struct value *args, struct value *result_r);
+struct agent_verb { const char *name; agent_verb_fn *run; };
+extern const struct agent_verb agent_verbs[]; /* agent_verbs.c; ends { NULL } */
+
+struct agent *agent_new(struct xapi *);
+void agent_free(struct agent *);
+
+/* On the coordinator: runs 'verb' on the host. */
+NODISCARD struct error *agent_call(struct api_call *c, const char *host_ref, const char *verb, const struct value *args, struct value *result_r);
+/* HTTP route handler for POST /services/agent. */
+void agent_http(struct http_exchange *, void *xapi);
+
+#endif
