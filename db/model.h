@@ -1,9 +1,9 @@
 /* The datamodel as const tables: what db/idlc makes of db/model/<Class>.idl.
  *
  * Generated: gen/model_tables.c (all tables below), gen/model_ids.h (enum constants: CLASS_VM,
- * VM_POWER_STATE as field index inside its class, MESSAGE_VM_start …), gen/errors.h (typed error
- * constructors), gen/api_proto.h (argument structs and handler prototypes), gen/api_table.c (message
- * id -> handler). Generated files contain no logic. Readers: db/ (rows, SQL), xapi/core (dispatch,
+ * F_VM_power_state as field index inside its class, M_VM_start; N_CLASSES, N_FIELDS_VM, N_MESSAGES),
+ * gen/errors.h (typed error constructors), gen/api_proto.h (argument structs, handler prototypes,
+ * api_handlers), gen/api_table.c (message id -> handler). Generated files contain no logic. Readers: db/ (rows, SQL), xapi/core (dispatch,
  * generic accessors, RBAC), xapi/cli. All of it is const, so no locks. */
 #ifndef DB_MODEL_H
 #define DB_MODEL_H
@@ -52,12 +52,13 @@ struct field_info {
     unsigned flags;
     struct value fallback;   /* default: always set, also for fields without one in the datamodel */
     bool required;           /* constructors must be given it (no default in the datamodel) */
-    /* FIELD_INVERSE: the class and field index that this set mirrors (VM.VBDs: VBD, VBD_VM). The
+    /* FIELD_INVERSE: the class and field index that this set mirrors (VM.VBDs: VBD, F_VBD_VM). The
      * mirrored field is a ref, or a set of refs (many-to-many). */
     const struct class_info *inverse_class;
     unsigned inverse_field;
     unsigned writer_roles;   /* ROLE_* mask for the generated setters (RW fields) */
-    /* Map keys whose change needs more than writer_roles; ends { 0 }; NULL: none. */
+    /* Map keys whose change needs these roles instead of writer_roles ("folder": vm-operator will do);
+     * a trailing '*' stands for any rest; ends { 0 }; NULL: none. */
     const struct protected_key { const char *key; unsigned roles; } *protected_keys;
     const char *doc;
     const char *since;

@@ -21,10 +21,15 @@ struct row {
     struct value *fields;
 };
 
+/* A row with one reference, the caller's. 'fields' are class->n_fields values; all is copied. */
+struct row *row_new(const struct class_info *, const char *ref, uint64_t created, uint64_t generation,
+                    const struct value *fields);
 struct row *row_ref(struct row *);
 void row_unref(struct row *); /* NULL is fine */
 /* Takes a reference that the arena gives back when it is freed. */
 const struct row *row_hold(struct arena *, struct row *);
+/* Gives n references (the caller's) to the arena, with one hook for all; 'rows' must live as long. */
+void row_hold_list(struct arena *, struct row *const *rows, unsigned n);
 
 /* Typed reads; the field's type must fit (CHECK). Pointers live as long as the row. */
 const char *row_string(const struct row *, unsigned field);  /* strings, refs, enums */

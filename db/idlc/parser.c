@@ -105,6 +105,8 @@ static bool take_history(struct parser *p, const char **since, const char **stat
         if (*doc != NULL)
             return false;
         *doc = lexer_next(&p->lexer)->text;
+        if (strstr(*doc, "/*") != NULL || strstr(*doc, "*/") != NULL || **doc == '\0')
+            idl_complain(p->idl, p->pos, "a description is a line of text without comment marks");
         return true;
     }
     if (lexer_take_word(&p->lexer, "since")) {

@@ -25,6 +25,8 @@ struct byte_stream_ops {
     void (*close)(struct byte_stream *); /* frees */
     int (*fd)(const struct byte_stream *); /* for poll only; -1 if there is none */
     size_t (*pending)(const struct byte_stream *); /* bytes already readable without waiting on fd */
+    /* Optional, where abort does not wake a poll on fd (a pipe): readable once aborted; -1 if none. */
+    int (*abort_fd)(const struct byte_stream *);
 };
 struct byte_stream {
     const struct byte_stream_ops *ops;

@@ -6,10 +6,10 @@
 #include "rpc/base/check.h"
 
 #define DAY 86400
-#define DAYS_PER_ERA 146097          /* 400 years */
-#define DAYS_TO_1970 719468          /* from 0000-03-01 */
-#define EPOCH_MIN (-62167219200)     /* 0000-01-01T00:00:00Z */
-#define EPOCH_MAX 253402300799       /* 9999-12-31T23:59:59Z */
+#define DAYS_PER_ERA 146097      /* 400 years */
+#define DAYS_TO_1970 719468      /* from 0000-03-01 */
+#define EPOCH_MIN (-62167219200) /* 0000-01-01T00:00:00Z */
+#define EPOCH_MAX 253402300799   /* 9999-12-31T23:59:59Z */
 
 static int64_t days_from_date(int64_t year, int month, int day)
 {

@@ -32,14 +32,14 @@ struct error *error_make(struct arena *a, const char *file, int line, const char
     return e;
 }
 
-struct error *error_from_strings(struct arena *a, const char *code, unsigned n, const char *const *from)
+struct error *error_from_strings(struct arena *a, const char *code, unsigned n, const char *const *params)
 {
     struct error *e = error_new(a, NULL, 0, code, n);
-    const char **params = arena_calloc(a, n, sizeof(*params));
+    const char **copies = arena_calloc(a, n, sizeof(*params));
 
     for (unsigned i = 0; i < n; i++)
-        params[i] = param_dup(a, from[i]);
-    e->params = params;
+        copies[i] = param_dup(a, params[i]);
+    e->params = copies;
     return e;
 }
 

@@ -31,7 +31,9 @@ NODISCARD int file_replace(const char *path, const void *, size_t len, mode_t mo
 NODISCARD int dir_create(const char *path, mode_t mode); /* like mkdir -p; existing is fine */
 NODISCARD int dir_sync(const char *path);
 
-/* Unix stream sockets with descriptor passing. 0/fd or -errno. */
+/* Unix stream sockets with descriptor passing. 0/fd or -errno. A message with more descriptors than
+ * there is room for is -EPROTO. */
+#define UNIX_FDS_MAX 64u /* in one message */
 int unix_listen(const char *path, mode_t mode, int backlog);
 int unix_connect(const char *path);
 int unix_send_fds(int sock, const void *, size_t n, const int *fds, unsigned n_fds);

@@ -2,7 +2,7 @@
  *
  * The order is the order of lines in lock_classes.def: while holding a lock of one class only locks
  * of classes further down may be taken. Never do I/O, RPC or wait under a lock (condition waits on
- * that same lock are what conditions are for). */
+ * that same lock are what conditions are for; no other lock may be held then, which is checked too). */
 #ifndef RPC_BASE_LOCK_H
 #define RPC_BASE_LOCK_H
 
@@ -20,6 +20,7 @@ enum lock_class {
 };
 
 struct lock { pthread_mutex_t mutex; enum lock_class class; };
+/* Writers go first, and reading is not recursive. */
 struct rwlock { pthread_rwlock_t rwlock; enum lock_class class; };
 struct cond { pthread_cond_t cond; }; /* on CLOCK_MONOTONIC */
 
@@ -45,6 +46,7 @@ void cond_broadcast(struct cond *);
 static inline void lock_scope_drop_(struct lock **l) { lock_drop(*l); }
 #define LOCK_SCOPE_CAT_(a, b) a##b
 #define LOCK_SCOPE_NAME_(n) LOCK_SCOPE_CAT_(lock_scope_, n)
-#define LOCK_SCOPE(l) CLEANUP(lock_scope_drop_) struct lock *LOCK_SCOPE_NAME_(__LINE__) = (lock_take(l), (l))
+#define LOCK_SCOPE(l) \
+    CLEANUP(lock_scope_drop_) __attribute__((unused)) struct lock *LOCK_SCOPE_NAME_(__LINE__) = (lock_take(l), (l))
 
 #endif

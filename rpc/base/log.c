@@ -49,7 +49,7 @@ static struct override *override_find(const char *module)
     return NULL;
 }
 
-static bool wanted(enum log_level level, const char *module)
+bool log_wanted(enum log_level level, const char *module)
 {
     const struct override *o = override_find(module);
 
@@ -153,7 +153,7 @@ void log_line(enum log_level level, const char *module, const char *fmt, ...)
     int saved = errno;
     va_list args;
 
-    if (!wanted(level, module))
+    if (!log_wanted(level, module))
         return;
     AUTO_TEXT message = TEXT_INIT;
     va_start(args, fmt);

@@ -18,6 +18,8 @@ struct log_limit { atomic_long window; atomic_uint n; };
 #define LOG_MODULE(name) static const char log_module_[] = #name
 void log_line(enum log_level, const char *module, const char *fmt, ...) PRINTF(3, 4);
 bool log_allowed(struct log_limit *);
+/* Would a line of this level be written? For lines that are dear to put together. */
+bool log_wanted(enum log_level, const char *module);
 
 #define log_err(...) log_line(LOG_ERR, log_module_, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, log_module_, __VA_ARGS__)

@@ -1,6 +1,5 @@
 #include "rpc/base/text.h"
 
-#include <stdint.h>
 #include <stdio.h>
 
 #include "rpc/base/check.h"
@@ -78,4 +77,32 @@ char *text_steal(struct text *t)
     char *bytes = t->bytes;
     *t = (struct text)TEXT_INIT;
     return bytes;
+}
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+bool text_to_uint(const char *s, uint64_t *n_r)
+{
+    uint64_t n = 0;
+
+    if (!is_digit(*s))
+        return false;
+    for (; is_digit(*s); s++)
+        if (__builtin_mul_overflow(n, 10u, &n) || __builtin_add_overflow(n, (unsigned)(*s - '0'), &n))
+            return false;
+    if (*s != '\0')
+        return false;
+    *n_r = n;
+    return true;
+}
+
+bool text_to_int(const char *s, int64_t *n_r)
+{
+    bool negative = *s == '-';
+    uint64_t n, most = negative ? (uint64_t)INT64_MAX + 1 : INT64_MAX;
+
+    if (!text_to_uint(s + negative, &n) || n > most)
+        return false;
+    *n_r = negative ? (int64_t)(0 - n) : (int64_t)n;
+    return true;
 }

@@ -3,7 +3,9 @@
 #define RPC_BASE_TEXT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "rpc/base/attributes.h"
@@ -31,6 +33,10 @@ static inline void text_add_len(struct text *t, const void *p, size_t n)
     t->bytes[t->len] = '\0';
 }
 char *text_steal(struct text *); /* the bytes, now the caller's (xfree); never NULL */
+
+/* A whole string as a decimal number: no blanks, no '+', nothing behind it, in range. */
+bool text_to_int(const char *, int64_t *n_r);
+bool text_to_uint(const char *, uint64_t *n_r);
 
 static inline void text_cleanup(struct text *t) { text_release(t); }
 #define AUTO_TEXT CLEANUP(text_cleanup) struct text

@@ -1,13 +1,13 @@
 /* Making values, looking into them, comparing them. Copies are in value_copy.c. */
 #include "rpc/base/value.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "rpc/base/check.h"
 #include "rpc/base/memory.h"
+#include "rpc/base/text.h"
 
 struct value value_string_len(const char *s, size_t len)
 {
@@ -15,7 +15,10 @@ struct value value_string_len(const char *s, size_t len)
     return (struct value){ .kind = VALUE_STRING, .len = (uint32_t)len, .s = s };
 }
 
-struct value value_string(const char *s) { return s != NULL ? value_string_len(s, strlen(s)) : value_string_len("", 0); }
+struct value value_string(const char *s)
+{
+    return s != NULL ? value_string_len(s, strlen(s)) : value_string_len("", 0);
+}
 struct value value_int(int64_t i) { return (struct value){ .kind = VALUE_INT, .i = i }; }
 struct value value_int32(int32_t i) { return (struct value){ .kind = VALUE_INT32, .i = i }; }
 struct value value_bool(bool b) { return (struct value){ .kind = VALUE_BOOL, .i = b }; }
@@ -112,20 +115,6 @@ const char *value_get_string(const struct value *v, const char *name, const char
     return m != NULL && m->kind == VALUE_STRING ? m->s : fallback;
 }
 
-static bool parse_int(const struct value *v, int64_t *i_r)
-{
-    char *end;
-
-    if (v->len == 0 || (v->s[0] != '-' && (v->s[0] < '0' || v->s[0] > '9')))
-        return false;
-    errno = 0;
-    long long i = strtoll(v->s, &end, 10);
-    if (errno != 0 || end != v->s + v->len)
-        return false;
-    *i_r = i;
-    return true;
-}
-
 int64_t value_get_int(const struct value *v, const char *name, int64_t fallback)
 {
     const struct value *m = value_get(v, name);
@@ -135,7 +124,7 @@ int64_t value_get_int(const struct value *v, const char *name, int64_t fallback)
         return fallback;
     if (m->kind == VALUE_INT || m->kind == VALUE_INT32)
         return m->i;
-    return m->kind == VALUE_STRING && parse_int(m, &i) ? i : fallback;
+    return m->kind == VALUE_STRING && text_to_int(m->s, &i) ? i : fallback;
 }
 
 bool value_get_bool(const struct value *v, const char *name, bool fallback)

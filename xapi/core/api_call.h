@@ -30,6 +30,10 @@ struct api_call {
     const char *user;        /* for the log and audit */
     const char *task;        /* ref of the task row, or NULL where the message makes none */
     bool is_async;
+    bool trusted;            /* came by local root's socket or with the pool secret */
+    const char *peer;        /* "127.0.1.2", "unix"; NULL for calls of our own */
+    const char *originator;  /* User-Agent, or NULL */
+    const char *subtask_of;  /* header subtask-of, or NULL */
 };
 
 /* Ends the wait of the client early? Never. Long handlers: call_progress(&c->call, x) writes the

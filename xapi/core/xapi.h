@@ -2,6 +2,8 @@
 #ifndef XAPI_CORE_XAPI_H
 #define XAPI_CORE_XAPI_H
 
+#include <stdatomic.h>
+
 #include "db/db.h"
 #include "rpc/base/config.h"
 #include "rpc/http/client.h"
@@ -10,10 +12,13 @@
 
 struct agent;
 struct migrations;
+struct storage;
+struct heartbeat;
 struct tasks;
 struct sessions;
 struct operations;
 struct events;
+struct timers;
 
 struct xapi {
     const struct clock *clock;
@@ -31,12 +36,16 @@ struct xapi {
     struct tls_context *client_tls;
     const char *certificate_fingerprint;
     struct xenops *xenops;
+    struct storage *storage;    /* attached SRs of this host: storage/sr.h */
+    struct heartbeat *heartbeat; /* xapi/pool/heartbeat.h; under its own lock */
     struct agent *agent;        /* verbs of this host and calls to others: xapi/pool/agent.h */
     struct migrations *migrations;
     struct tasks *tasks;
     struct sessions *sessions;
     struct operations *operations;
     struct events *events;
+    struct timers *timers;          /* periodic work: xapi/core/timers.h */
+    atomic_bool serving;            /* false while starting: clients hear HOST_STILL_BOOTING */
     struct work_pool *workers;      /* synchronous blocking handlers of clients */
     struct work_pool *peer_workers; /* the same for pool peers: their own quota */
     struct work_pool *task_workers; /* Async */

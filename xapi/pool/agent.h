@@ -24,6 +24,17 @@ void agent_free(struct agent *);
 
 /* On the coordinator: runs 'verb' on the host. */
 NODISCARD struct error *agent_call(struct api_call *c, const char *host_ref, const char *verb, const struct value *args, struct value *result_r);
+/* The same to an address instead of a host row, from any host, without the database: host to host
+ * (migrations) and member to coordinator. VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED [] when it cannot be
+ * reached. Repeats nothing by itself. */
+NODISCARD struct error *agent_call_at(struct call *c, struct xapi *, const struct http_target *, const char *verb,
+                                      const struct value *args, struct value *result_r);
+/* On the coordinator: where a host's agent listens and which certificate it must show, from its rows;
+ * strings in c's arena. */
+NODISCARD struct error *agent_target(struct api_call *c, const char *host_ref, struct http_target *target_r);
+/* On a member: runs a "coordinator.…" verb there. HOST_NOT_LIVE [] when it cannot be reached. */
+NODISCARD struct error *agent_call_coordinator(struct call *c, struct xapi *, const char *verb, const struct value *args,
+                                               struct value *result_r);
 /* HTTP route handler for POST /services/agent. */
 void agent_http(struct http_exchange *, void *xapi);
 

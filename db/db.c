@@ -1,0 +1,135 @@
+/* Opening and closing: the file's lock, the load, the writer. */
+#include "db/db.h"
+
+#include <string.h>
+
+#include "db/commit.h"
+#include "db/file_lock.h"
+#include "db/inverse.h"
+#include "db/sqlite.h"
+#include "db/store.h"
+#include "rpc/base/check.h"
+#include "rpc/base/fd.h"
+#include "rpc/base/log.h"
+#include "rpc/base/memory.h"
+
+LOG_MODULE(db);
+
+struct load { struct db *db; uint64_t generation; };
+
+static struct error *load_object(void *ctx, struct arena *arena, const struct class_info *class, const struct sqlite_object *object)
+{
+    const struct load *load = ctx;
+    struct db *db = load->db;
+    const struct value *uuid = &object->fields[0];
+
+    if (object->ref == NULL || store_find_ref(db, object->ref, slot_is_visible) != NULL)
+        return err_internal(arena, "the table %s is damaged: the ref %s appears twice", class->name, object->ref);
+    if (store_find_uuid(db, class, uuid->s, slot_is_visible) != NULL)
+        return err_internal(arena, "the table %s is damaged: the uuid %s appears twice", class->name, uuid->s);
+    struct slot *slot = store_add_locked(db, class, object->id, object->ref, uuid->s);
+    struct row *row = row_new(class, object->ref, object->created, load->generation, object->fields);
+    slot->newest = row;
+    store_show_locked(db, slot, row, load->generation);
+    if (object->id > db->next_id)
+        db->next_id = object->id;
+    return NULL;
+}
+
+/* Every object counts as changed at the start: what is volatile was lost, so a token from before
+ * must see all of them again. */
+static struct error *load_all(struct arena *arena, struct db *db)
+{
+    uint64_t ceiling;
+    TRY(sqlite_ceiling(arena, db->disk, &ceiling));
+    struct load load = { .db = db, .generation = ceiling + 1 };
+    for (unsigned i = 0; i < model_n_classes; i++)
+        if (class_is_stored(&model_classes[i]))
+            TRY(sqlite_load(arena, db->disk, &model_classes[i], load_object, &load));
+    inverse_load(db);
+
+    db->ceiling = load.generation + DB_CEILING_STEP;
+    AUTO_FREE char *failure = sqlite_commit(db->disk, NULL, 0, db->ceiling);
+    if (failure != NULL)
+        return err_internal(arena, "the database cannot be written: %s", failure);
+    db->assigned = load.generation;
+    atomic_store(&db->generation, load.generation);
+    return NULL;
+}
+
+static struct error *open_disk(struct arena *arena, struct db *db, const struct db_options *options)
+{
+    if (options->path == NULL)
+        return NULL;
+    TRY(file_lock_take(arena, options->path, &db->lock_fd));
+    TRY(sqlite_open(arena, options, &db->disk));
+    struct error *error = load_all(arena, db);
+    if (error == NULL)
+        return NULL;
+    return err_internal(arena, "%s cannot be loaded: %s", options->path, error->params[0]);
+}
+
+static void db_release(struct db *db)
+{
+    sqlite_close(db->disk);
+    inverse_release(db);
+    store_release(db);
+    fd_close(&db->lock_fd);
+    xfree(db->path);
+    xfree(db->vfs);
+    xfree(db);
+}
+
+struct error *db_open(struct arena *arena, const struct db_options *options, struct db **db_r)
+{
+    struct db *db = xcalloc(1, sizeof(*db));
+
+    *db_r = NULL;
+    db->clock = options->clock != NULL ? options->clock : &clock_real;
+    db->lock_fd = -1;
+    db->path = options->path != NULL ? xstrdup(options->path) : NULL;
+    db->vfs = options->vfs != NULL ? xstrdup(options->vfs) : NULL;
+    store_init(db);
+    inverse_init(db);
+    struct error *error = open_disk(arena, db, options);
+    if (error != NULL) {
+        db_release(db);
+        return error;
+    }
+    commit_writer_start(db);
+    *db_r = db;
+    return NULL;
+}
+
+/* After a clean end the numbers go on without a gap. */
+static void ceiling_settle(struct db *db)
+{
+    if (db->disk == NULL)
+        return;
+    AUTO_FREE char *failure = sqlite_commit(db->disk, NULL, 0, db_generation(db));
+    if (failure != NULL)
+        log_warn("the database could not be closed cleanly: %s", failure);
+}
+
+void db_close(struct db *db)
+{
+    if (db == NULL)
+        return;
+    commit_writer_join(db);
+    ceiling_settle(db);
+    db_release(db);
+}
+
+void db_stats(struct db *db, struct db_stats *stats)
+{
+    stats->commits = atomic_load(&db->n_commits);
+    stats->batches = atomic_load(&db->n_batches);
+    stats->sqlite_us = atomic_load(&db->sqlite_us);
+}
+
+struct error *db_backup(struct arena *arena, struct db *db, const char *to_path)
+{
+    if (db->path == NULL)
+        return err_internal(arena, "a database in memory has no file to copy");
+    return sqlite_copy(arena, db->path, db->vfs, to_path);
+}

@@ -1,0 +1,5 @@
+#include "db/upgrade.h"
+
+const struct upgrade_step upgrade_steps[] = {
+    { 0 },
+};

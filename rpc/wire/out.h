@@ -1,0 +1,115 @@
+/* A write cursor over a struct text: the room is checked once for several pieces, the length and the
+ * NUL are kept only at the end. Private to the writers in rpc/wire. */
+#ifndef RPC_WIRE_OUT_H
+#define RPC_WIRE_OUT_H
+
+#include <stdint.h>
+
+#include "rpc/base/text.h"
+#include "rpc/base/value.h"
+
+struct out {
+    struct text *text;
+    char *p, *end; /* where to write; the end of the room (a NUL still fits) */
+};
+
+/* Room that is always asked for too: for tags around a string, and for copies that write more than counts. */
+#define OUT_SLACK 64
+
+void out_begin(struct out *, struct text *);
+void out_finish(struct out *); /* the text is whole again */
+void out_grow(struct out *, size_t n);
+
+static inline void out_room(struct out *o, size_t n)
+{
+    if (__builtin_expect((size_t)(o->end - o->p) < n + OUT_SLACK, 0))
+        out_grow(o, n + OUT_SLACK);
+}
+
+/* memcpy that needs no call for what most strings are: short. Reads exactly n bytes. */
+static inline void out_copy(char *to, const char *from, size_t n)
+{
+    if (n >= 16 && n <= 64) {
+        char a[16], b[16], y[16], z[16];
+        memcpy(a, from, 16);
+        memcpy(z, from + n - 16, 16);
+        if (n > 32) {
+            memcpy(b, from + 16, 16);
+            memcpy(y, from + n - 32, 16);
+            memcpy(to + 16, b, 16);
+            memcpy(to + n - 32, y, 16);
+        }
+        memcpy(to, a, 16);
+        memcpy(to + n - 16, z, 16);
+    } else if (n >= 8 && n < 16) {
+        char a[8], z[8];
+        memcpy(a, from, 8);
+        memcpy(z, from + n - 8, 8);
+        memcpy(to, a, 8);
+        memcpy(to + n - 8, z, 8);
+    } else if (n > 64) {
+        memcpy(to, from, n);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            to[i] = from[i];
+    }
+}
+
+/* The room must have been asked for. */
+static inline void out_put(struct out *o, const char *s, size_t n)
+{
+    out_copy(o->p, s, n);
+    o->p += n;
+}
+#define out_put_literal(o, s) (memcpy((o)->p, "" s, sizeof(s) - 1), (void)((o)->p += sizeof(s) - 1))
+
+static inline void out_add(struct out *o, const char *s, size_t n)
+{
+    out_room(o, n);
+    out_put(o, s, n);
+}
+#define out_add_literal(o, s) (out_room(o, sizeof(s) - 1), out_put_literal(o, s))
+
+/* The room must be 20 bytes. */
+void out_put_int(struct out *, int64_t);
+/* %.16g, or the given words; asks for its room. */
+void out_add_float(struct out *, double, const char *nan, const char *inf, const char *minus_inf);
+
+/* How one byte is written where it may not stand as it is. */
+struct escape {
+    char text[7];
+    uint8_t len; /* 0: the byte is dropped */
+};
+/* Which of the 16 bytes at p must be escaped, as bits. */
+typedef unsigned out_special_fn(const char *p);
+
+/* The string with its special bytes written as table[byte]; asks for its room. Inlined into one
+ * function for each protocol, so that 'special' is no call. */
+static inline __attribute__((always_inline)) void out_add_escaped(struct out *o, const char *s, size_t n,
+                                                                  const struct escape *table, out_special_fn *special)
+{
+    out_room(o, n);
+    while (n > 0) {
+        char piece[16] = { 0 };
+        size_t width = n < sizeof(piece) ? n : sizeof(piece), clean = width;
+
+        out_copy(piece, s, width);
+        unsigned found = special(piece) & ((1u << width) - 1);
+        if (found != 0)
+            clean = (size_t)__builtin_ctz(found);
+        memcpy(o->p, piece, sizeof(piece)); /* OUT_SLACK allows for the rest */
+        o->p += clean;
+        s += clean;
+        n -= clean;
+        if (found != 0) {
+            const struct escape *e = &table[(unsigned char)*s];
+            memcpy(o->p, e->text, sizeof(e->text));
+            o->p += e->len;
+            s++;
+            n--;
+            out_room(o, n);
+        }
+    }
+}
+
+#endif

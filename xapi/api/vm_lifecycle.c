@@ -1,0 +1,206 @@
+/* VM power operations. The dispatcher has checked everything and marked the operation on the VM. */
+#include <string.h>
+
+#include "rpc/base/uuid.h"
+#include "xapi/core/allowed.h"
+#include "xapi/core/operations.h"
+#include "xapi/core/placement.h"
+#include "xapi/core/task.h"
+#include "xapi/core/vm_metrics.h"
+#include "xapi/core/vm_run.h"
+#include "xapi/core/vm_state.h"
+#include "xapi/core/xapi.h"
+#include "xapi/pool/agent.h"
+
+#define LIST(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+struct error *api_VM_start(struct api_call *c, const struct api_VM_start_args *a, struct value *result_r)
+{
+    return vm_run_start(c, a->vm, NULL, a->start_paused, a->force);
+}
+
+struct error *api_VM_start_on(struct api_call *c, const struct api_VM_start_on_args *a, struct value *result_r)
+{
+    return vm_run_start(c, a->vm, a->host, a->start_paused, a->force);
+}
+
+struct error *api_VM_resume(struct api_call *c, const struct api_VM_resume_args *a, struct value *result_r)
+{
+    return vm_run_resume(c, a->vm, NULL, a->start_paused, a->force);
+}
+
+struct error *api_VM_resume_on(struct api_call *c, const struct api_VM_resume_on_args *a, struct value *result_r)
+{
+    return vm_run_resume(c, a->vm, a->host, a->start_paused, a->force);
+}
+
+struct error *api_VM_suspend(struct api_call *c, const struct api_VM_suspend_args *a, struct value *result_r)
+{
+    return vm_run_suspend(c, a->vm);
+}
+
+/* --- pause and unpause ------------------------------------------------------------------------------------ */
+static struct error *set_paused(struct api_call *c, const char *vm_ref, const char *verb, const char *state)
+{
+    const struct row *vm;
+    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+    const char *host = row_string(vm, F_VM_resident_on);
+    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))) };
+    struct value v = value_map(args, ARRAY_LEN(args)), ignored;
+    TRY(vm_run_error(c, vm_ref, agent_call(c, host, verb, &v, &ignored)));
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_power_state, state));
+    TRY(operations_update(c, txn, CLASS_VM, vm_ref));
+    return txn_commit(txn, NULL);
+}
+
+struct error *api_VM_pause(struct api_call *c, const struct api_VM_pause_args *a, struct value *result_r)
+{
+    return set_paused(c, a->vm, "vm.pause", "Paused");
+}
+
+struct error *api_VM_unpause(struct api_call *c, const struct api_VM_unpause_args *a, struct value *result_r)
+{
+    return set_paused(c, a->vm, "vm.unpause", "Running");
+}
+
+/* --- ends ---------------------------------------------------------------------------------------------------- */
+struct error *api_VM_clean_shutdown(struct api_call *c, const struct api_VM_clean_shutdown_args *a, struct value *result_r)
+{
+    task_set_cancellable(c, true);
+    return vm_run_shutdown(c, a->vm, false);
+}
+
+struct error *api_VM_clean_reboot(struct api_call *c, const struct api_VM_clean_reboot_args *a, struct value *result_r)
+{
+    task_set_cancellable(c, true);
+    return vm_run_reboot(c, a->vm, false);
+}
+
+/* specs §2.3: a hard shutdown or reboot first cancels what stands in its way and waits for it to go. Our
+ * own mark is among current_operations and not in the list. */
+static struct error *cancel_others(struct api_call *c, const char *vm_ref, const char *const *ops)
+{
+    struct class_set classes = { { 0 } };
+    class_set_add(&classes, CLASS_VM);
+    for (;;) {
+        uint64_t since = db_generation(c->db);
+        const struct row *vm;
+        TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+        const struct value *current = row_value(vm, F_VM_current_operations);
+        bool waiting = false;
+        for (unsigned i = 0; i < current->len; i++)
+            if (one_of(current->members[i].value.s, ops)) {
+                task_cancel_running(c->xapi->tasks, current->members[i].name);
+                waiting = true;
+            }
+        if (!waiting)
+            return NULL;
+        if (call_cancelled(&c->call))
+            return err_task_cancelled(c->arena, c->task != NULL ? c->task : REF_NULL);
+        change_log_wait(c->db, &c->call, since, &classes, 1000);
+    }
+}
+
+/* A suspended VM loses its image; one that is gone already (the cancelled work may have ended it) is fine. */
+static struct error *hard_shutdown(struct api_call *c, const char *vm_ref)
+{
+    const struct row *vm;
+    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+    const char *state = row_string(vm, F_VM_power_state);
+    if (strcmp(state, "Halted") == 0)
+        return NULL;
+    if (strcmp(state, "Suspended") != 0)
+        return vm_run_shutdown(c, vm_ref, true);
+    const char *image = row_string(vm, F_VM_suspend_VDI);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, REF_NULL));
+    TRY(vm_set_power_state(c, txn, vm_ref, "Halted", NULL, -1));
+    TRY(txn_commit(txn, NULL));
+    if (ref_is_null(image))
+        return NULL;
+    struct value ignored;
+    struct api_VDI_destroy_args args = { .self = image };
+    return api_run(c, M_VDI_destroy, &args, &ignored);
+}
+
+struct error *api_VM_hard_shutdown(struct api_call *c, const struct api_VM_hard_shutdown_args *a, struct value *result_r)
+{
+    TRY(cancel_others(c, a->vm, LIST("clean_shutdown", "clean_reboot", "hard_reboot", "pool_migrate", "call_plugin", "shutdown", "suspend")));
+    return hard_shutdown(c, a->vm);
+}
+
+struct error *api_VM_hard_reboot(struct api_call *c, const struct api_VM_hard_reboot_args *a, struct value *result_r)
+{
+    TRY(cancel_others(c, a->vm, LIST("clean_shutdown", "clean_reboot", "pool_migrate", "call_plugin", "suspend")));
+    return vm_run_reboot(c, a->vm, true);
+}
+
+/* Clean where the guest can, else hard; a suspended VM is simply dropped. */
+struct error *api_VM_shutdown(struct api_call *c, const struct api_VM_shutdown_args *a, struct value *result_r)
+{
+    const struct row *vm;
+    TRY(db_need(c->db, c->arena, CLASS_VM, a->vm, &vm));
+    if (strcmp(row_string(vm, F_VM_power_state), "Running") == 0) {
+        struct error *e = vm_run_shutdown(c, a->vm, false);
+        if (e == NULL || error_is(e, "TASK_CANCELLED"))
+            return e;
+    }
+    return hard_shutdown(c, a->vm);
+}
+
+/* The row only: for VMs of hosts that are gone for good. */
+struct error *api_VM_power_state_reset(struct api_call *c, const struct api_VM_power_state_reset_args *a, struct value *result_r)
+{
+    const struct row *vm;
+    TRY(db_need(c->db, c->arena, CLASS_VM, a->vm, &vm));
+    if (row_bool(vm, F_VM_is_control_domain))
+        return err_cannot_reset_control_domain(c->arena, a->vm);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(vm_set_power_state(c, txn, a->vm, "Halted", NULL, -1));
+    return txn_commit(txn, NULL);
+}
+
+/* --- questions -------------------------------------------------------------------------------------------------- */
+struct error *api_VM_assert_can_boot_here(struct api_call *c, const struct api_VM_assert_can_boot_here_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vm, *host;
+    TRY(txn_need(txn, CLASS_VM, a->self, &vm));
+    TRY(txn_need(txn, CLASS_host, a->host, &host));
+    return placement_check(c, txn, vm, host, PLACE_CPU | PLACE_SR | PLACE_MEMORY);
+}
+
+struct error *api_VM_get_possible_hosts(struct api_call *c, const struct api_VM_get_possible_hosts_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vm;
+    TRY(txn_need(txn, CLASS_VM, a->vm, &vm));
+    struct value_list list = { 0 };
+    const char *scheduled = row_string(vm, F_VM_scheduled_to_be_resident_on);
+    if (!ref_is_null(scheduled)) {
+        value_list_add(c->arena, &list, value_string(arena_strdup(c->arena, scheduled)));
+    } else {
+        struct row_list hosts = txn_all(txn, &model_classes[CLASS_host]);
+        for (unsigned i = 0; i < hosts.n; i++)
+            if (placement_check(c, txn, vm, hosts.rows[i], PLACE_SR | PLACE_MEMORY) == NULL)
+                value_list_add(c->arena, &list, value_string(arena_strdup(c->arena, hosts.rows[i]->ref)));
+    }
+    *result_r = value_list_value(&list);
+    return NULL;
+}
+
+struct error *api_VM_assert_operation_valid(struct api_call *c, const struct api_VM_assert_operation_valid_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vm;
+    TRY(txn_need(txn, CLASS_VM, a->self, &vm));
+    return operation_check_vm(c, txn, vm, a->op, true);
+}
+
+struct error *api_VM_update_allowed_operations(struct api_call *c, const struct api_VM_update_allowed_operations_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(operations_update(c, txn, CLASS_VM, a->self));
+    return txn_commit(txn, NULL);
+}

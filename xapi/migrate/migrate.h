@@ -1,0 +1,28 @@
+/* Moving VMs between hosts: the engine's public face.
+ *
+ * The coordinator checks (checks.h), reserves and marks; the source host does the work (sender.c) as
+ * agent verb "migrate.send"; the destination serves the PUTs (receiver.c). The switch is two-phase
+ * (wire.h) and every step is in the journals of both hosts (journal.h). */
+#ifndef XAPI_MIGRATE_MIGRATE_H
+#define XAPI_MIGRATE_MIGRATE_H
+
+#include "rpc/http/server.h"
+#include "xapi/core/api_call.h"
+#include "xapi/core/xapi.h"
+
+/* Opens the journal, finishes or rolls back what a crash left, readies the receiver. */
+NODISCARD struct error *migrate_start(struct arena *, struct xapi *);
+void migrate_stop(struct xapi *);
+
+/* Takeover route of PUT /services/xenops/…; pool secret or a session of the pool. */
+void migrate_http_put(struct http_exchange *, void *xapi);
+
+/* Agent verbs (xapi/pool/agent_verbs.c lists them): args and results are documented in sender.c and
+ * receiver.c. */
+struct error *migrate_verb_prepare(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_send(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_ask(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_abort(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_list(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+
+#endif

@@ -1,0 +1,45 @@
+/* The migrations this host takes part in: what the HTTP handlers, verbs and recovery share. Private to
+ * xapi/migrate. */
+#ifndef XAPI_MIGRATE_MIGRATIONS_H
+#define XAPI_MIGRATE_MIGRATIONS_H
+
+#include "rpc/base/lock.h"
+#include "rpc/http/client.h"
+#include "xapi/core/xapi.h"
+#include "xapi/migrate/journal.h"
+#include "xapi/migrate/migrate.h"
+
+struct incoming;
+
+struct migrations {
+    struct xapi *xapi;
+    struct journal *journal;
+    struct lock lock;          /* class MIGRATE: the list, and the state of each incoming migration */
+    struct cond changed;
+    struct incoming *incoming; /* linked list */
+    bool stopping;
+    unsigned recovering;       /* threads that still ask a destination */
+};
+
+/* The uuid a domain has while it is not (yet, or any more) the VM: 24 characters of the VM's uuid and a
+ * side mark, so that a move to the same host works (specs §8.2 step 0). out has UUID_LEN + 1 bytes. */
+void migration_temp_uuid(const char *vm_uuid, enum journal_side, char *out);
+
+/* Waits ms, less when the daemon stops; false then. */
+bool migrations_pause(struct migrations *, int64_t ms);
+
+/* "destination" as agents pass it: { address, port, tls, fingerprint }. */
+NODISCARD struct error *migration_target(struct arena *, const struct value *, struct http_target *);
+struct value migration_target_value(struct arena *, const struct http_target *);
+
+/* Asks the destination what became of a migration until it knows: true committed, false aborted. An error
+ * only when the daemon stops. Blocks as long as the destination cannot be reached. */
+NODISCARD struct error *migration_resolve(struct call *, struct migrations *, const char *migration_id, const struct http_target *, bool *committed_r);
+
+/* After a restart: finishes or rolls back everything the journal says is unfinished (recovery.c). */
+NODISCARD struct error *migrations_recover(struct arena *, struct migrations *);
+
+/* receiver.c */
+void incoming_free_all(struct migrations *);
+
+#endif

@@ -1,0 +1,122 @@
+/* After a move and before running: is every page and every block whole, mine, and not older than the
+ * witness says? Holes of the memfd are skipped, not touched: reading would allocate them. */
+#include "xenops/sim/guest/guest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "rpc/base/fd.h"
+#include "xenops/sim/guest/disk_blocks.h"
+
+/* The next pages that hold data at or after 'from': *from_r up to *to_r; false when there are none. */
+static bool data_next(const struct guest *g, uint64_t from, uint64_t *from_r, uint64_t *to_r)
+{
+    off_t data = lseek(g->ram_fd, (off_t)(from * GUEST_PAGE), SEEK_DATA);
+
+    if (data < 0)
+        return false;
+    off_t hole = lseek(g->ram_fd, data, SEEK_HOLE);
+    if (hole < 0)
+        hole = (off_t)(g->settings.n_pages * GUEST_PAGE);
+    *from_r = (uint64_t)data / GUEST_PAGE;
+    *to_r = (uint64_t)hole / GUEST_PAGE;
+    return true;
+}
+
+static bool holes_good(const struct guest *g, uint64_t from, uint64_t to, uint64_t *failed_r)
+{
+    for (*failed_r = from; *failed_r < to; ++*failed_r)
+        if (witness_page_at(&g->witness, *failed_r) != 0)
+            return false;
+    return true;
+}
+
+static bool pages_good(const struct guest *g, uint64_t *failed_r)
+{
+    uint64_t at = 0, from, to, n = g->settings.n_pages;
+    uint32_t version;
+
+    while (at < n && data_next(g, at, &from, &to)) {
+        if (!holes_good(g, at, from, failed_r))
+            return false;
+        for (*failed_r = from; *failed_r < to; ++*failed_r) {
+            if (!guest_page_check(guest_page_at(g, *failed_r), g->boot, *failed_r, &version))
+                return false;
+            if (version < witness_page_at(&g->witness, *failed_r))
+                return false;
+        }
+        at = to;
+    }
+    return holes_good(g, at, n, failed_r);
+}
+
+static bool disk_good(struct disk *d, uint64_t *failed_r)
+{
+    struct guest *g = d->guest;
+    uint32_t version;
+    struct guest_page *block = aligned_alloc(GUEST_PAGE, GUEST_PAGE);
+    bool good = block != NULL;
+
+    for (uint64_t i = 0; good && i < d->n_blocks; i++) {
+        uint32_t seen = d->witness != NULL ? atomic_load_explicit(&d->witness[i], memory_order_acquire) : 0;
+        if (seen == 0)
+            continue;
+        *failed_r = disk_block_of(&d->setting, d->n_blocks, i);
+        good = d->fd >= 0 && fd_pread_all(d->fd, block, GUEST_PAGE, (int64_t)(*failed_r * GUEST_PAGE)) == 0 &&
+               guest_page_check(block, disk_boot(g->boot, d->setting.device), *failed_r, &version) && version >= seen;
+        if (good)
+            atomic_fetch_add(&g->control->blocks_verified, 1);
+    }
+    free(block);
+    d->unverified = false;
+    return good;
+}
+
+static bool fail(struct guest *g, char failed_r[64])
+{
+    fprintf(stderr, "VERIFY FAIL %s %s\n", g->settings.uuid, failed_r);
+    return false;
+}
+
+bool verify_disks(struct guest *g, bool must_be_open, char failed_r[64])
+{
+    uint64_t at = 0;
+
+    for (unsigned i = 0; i < GUEST_DISKS; i++) {
+        struct disk *d = &g->disks[i];
+        if (!d->unverified || (d->fd < 0 && !must_be_open))
+            continue;
+        if (disk_good(d, &at))
+            continue;
+        snprintf(failed_r, 64, "disk:%s:%llu", d->setting.device, (unsigned long long)at);
+        return fail(g, failed_r);
+    }
+    return true;
+}
+
+bool verify_all(struct guest *g, char failed_r[64])
+{
+    uint64_t at = 0;
+
+    atomic_store(&g->control->blocks_verified, 0);
+    for (unsigned i = 0; i < GUEST_DISKS; i++)
+        g->disks[i].unverified = g->disks[i].setting.device[0] != '\0' && g->disks[i].setting.writable;
+    if (!pages_good(g, &at)) {
+        snprintf(failed_r, 64, "%llu", (unsigned long long)at);
+        return fail(g, failed_r);
+    }
+    atomic_store(&g->control->pages_verified, g->settings.n_pages);
+    return verify_disks(g, false, failed_r);
+}
+
+void verify_adopt(struct guest *g)
+{
+    uint64_t at = 0, from, to;
+
+    while (g->witness.header != NULL && at < g->settings.n_pages && data_next(g, at, &from, &to)) {
+        for (uint64_t page = from; page < to; page++)
+            witness_page(&g->witness, page, guest_page_at(g, page)->version);
+        at = to;
+    }
+}
