@@ -135,6 +135,107 @@ $(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $$(call lib,testlib $$(below_xapi
 endef
 $(foreach t,$(patsubst tests/%.c,%,$(TREE_SRC)),$(eval $(call tree_test,$(t))))
 
+SYSTEM_TESTS := $(wildcard tests/system/test_*.py)
+LONG_TESTS := $(wildcard tests/long/test_*.py)
+RUNNER := python3 tests/runner.py --log-dir $(BUILD)/test-logs
+
+.PHONY: check check-unit check-system check-long check-one tests lint golden deps deps-test san ci
+deps:
+	@etc/install-deps build
+deps-test:
+	@etc/install-deps test
+tests: $(UNIT_BIN) $(TREE_BIN)
+check: deps-test ## install what is missing, build, and run every test that needs no Xen
+	@$(MAKE) --no-print-directory -j$(JOBS) all tests
+	@$(MAKE) --no-print-directory lint golden
+	@$(RUNNER) --jobs $(JOBS) $(UNIT_BIN) $(TREE_BIN) $(SYSTEM_TESTS)
+check-unit: all tests ## unit, contract and component tests only
+	@$(RUNNER) --jobs $(JOBS) $(UNIT_BIN) $(TREE_BIN)
+check-system: all ## the tests that run whole daemons
+	@$(RUNNER) --jobs $(JOBS) $(SYSTEM_TESTS)
+check-one: all ## one test: T=unit/base/test_value, T=component/test_vm or T=system/test_login.py
+	@case "$(T)" in *.py) BUILD=$(BUILD) python3 tests/$(T);; \
+	 *) $(MAKE) --no-print-directory $(BUILD)/tests/$(T) && $(if $(SAN),setarch -R) $(BUILD)/tests/$(T);; esac
+check-long: deps-test ## everything under both sanitizers, and each fuzz target for 60 s
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory SAN=address,undefined -j$(JOBS) all tests
+	@$(MAKE) --no-print-directory SAN=address,undefined check-unit check-system
+	@$(MAKE) --no-print-directory SAN=thread -j$(JOBS) all tests
+	@$(MAKE) --no-print-directory SAN=thread check-unit check-system
+	@$(RUNNER) --timeout 3600 $(LONG_TESTS)
+	@$(MAKE) --no-print-directory fuzz-all SECONDS=60
+lint: $(GEN) ## layers, headers alone, banned calls, sizes
+	@BUILD=$(BUILD) tests/lint/run
+golden: $(BUILD)/idlc ## the API as declared against tests/golden/api.txt
+	@$(BUILD)/idlc --dump db/model | diff -u tests/golden/api.txt - || \
+	 { echo "the API changed: if that is meant, run: $(BUILD)/idlc --dump db/model > tests/golden/api.txt"; exit 1; }
+todo: $(BUILD)/idlc ## messages without code, by class
+	@$(BUILD)/idlc --todo db/model
+docs: $(BUILD)/idlc ## the API reference, into build/api.md
+	@$(BUILD)/idlc --doc db/model > $(BUILD)/api.md && echo $(BUILD)/api.md
+
+# --- fuzzing: libFuzzer with clang, or the corpus replayed with any compiler -------------------------
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+SECONDS ?= 60
+FUZZ_LIBS := xapi storage xenops idlc db http wire base
+define fuzzer
+build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c
+	@$$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz SAN=address,undefined CFLAGS="-fsanitize=fuzzer-no-link $$(CFLAGS)" OPT=-O1 -j$$(JOBS) $$(addprefix build-fuzz/lib/,$$(patsubst %,lib%.a,$$(FUZZ_LIBS)))
+	clang $$(filter-out -Werror,$$(CFLAGS_ALL)) -Ibuild-fuzz -fsanitize=fuzzer,address,undefined -o $$@ $$< -Wl,--start-group $$(addprefix build-fuzz/lib/,$$(patsubst %,lib%.a,$$(FUZZ_LIBS))) -Wl,--end-group $$(call ext_for,$$(FUZZ_LIBS))
+endef
+$(foreach f,$(FUZZERS),$(eval $(call fuzzer,$(f))))
+.PHONY: fuzz fuzz-all fuzz-corpora
+fuzz: deps-test ## fuzz one parser: T=xmlrpc SECONDS=60
+	@$(MAKE) --no-print-directory build-fuzz/fuzz_$(T)
+	@mkdir -p build-fuzz/new-$(T) && cd build-fuzz && ./fuzz_$(T) -max_total_time=$(SECONDS) -rss_limit_mb=3000 -timeout=20 -print_final_stats=0 -verbosity=0 new-$(T) ../tests/fuzz/corpus/$(T)
+	@echo "fuzz_$(T): clean"
+fuzz-all:
+	@set -e; for t in $(FUZZERS); do $(MAKE) --no-print-directory fuzz T=$$t SECONDS=$(SECONDS); done
+fuzz-corpora: $(patsubst %,build-fuzz/fuzz_%,$(FUZZERS)) ## replay the corpora once
+	@set -e; cd build-fuzz; for t in $(FUZZERS); do ./fuzz_$$t -runs=0 -verbosity=0 ../tests/fuzz/corpus/$$t; echo "fuzz_$$t: corpus clean"; done
+
+# --- running it ---------------------------------------------------------------------------------------
+.PHONY: demo run bench analyze coverage todo docs install
+HOSTS ?= 3
+DIR ?= /tmp/xapi-pool
+demo: deps-demo ## three hosts, live migrations, a verified table; FAULT=flip-page|stale-page, ISOLATED=1
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@BUILD=$(BUILD) FAULT=$(FAULT) ISOLATED=$(ISOLATED) python3 tests/demo/demo.py
+.PHONY: deps-demo
+deps-demo:
+	@etc/install-deps demo
+run: all ## a simulated pool in the foreground: HOSTS=3 DIR=/tmp/xapi-pool
+	@BUILD=$(BUILD) exec python3 tests/demo/run.py --hosts $(HOSTS) --dir $(DIR)
+bench: deps-test ## the speed table, ratios against peers
+	@etc/install-deps bench
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BENCH_BIN)
+	@BUILD=$(BUILD) python3 tests/bench/bench.py
+
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))
+define bench_program
+$(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $$(call lib,$$(below_xapi))
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$< -Wl,--start-group $$(call lib,$$(below_xapi)) -Wl,--end-group $$(call ext_for,$$(below_xapi))
+endef
+$(foreach t,$(patsubst tests/%.c,%,$(BENCH_SRC)),$(eval $(call bench_program,$(t))))
+
+ALL_SRC = $(foreach l,$(filter-out testlib,$(LIBS)),$($(l)_SRC)) $(xapi_MAIN) $(xapi-ctl_MAIN) $(xapi-guest_MAIN)
+analyze: $(GEN) ## clang thread-safety warnings and clang-tidy over the tree
+	@$(MAKE) --no-print-directory CC=clang CFLAGS=-Wthread-safety -j$(JOBS) all
+	@clang-tidy --quiet $(ALL_SRC) -- -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)
+coverage: ## line coverage of the unit and component tests, into build-coverage/
+	@$(MAKE) --no-print-directory BUILD=build-coverage OPT=-O0 CFLAGS=--coverage LDFLAGS=--coverage check-unit
+	@find build-coverage/obj -name '*.gcda' | xargs gcov -n 2>/dev/null | awk '/^File/{f=$$2} /^Lines executed/{split($$2,a,":"); print a[2], $$4, f}' | sort -n | tail -n 400
+install: all ## install into DESTDIR
+	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/xapi
+	install -D -m 755 -t $(DESTDIR)/usr/bin $(BUILD)/xapi-ctl
+	install -D -m 755 -t $(DESTDIR)/usr/libexec/xapi $(BUILD)/xapi-guest
+	install -D -m 644 etc/xapi.conf $(DESTDIR)/etc/xapi.conf
+	install -D -m 644 etc/pam.d-xapi $(DESTDIR)/etc/pam.d/xapi
+	install -D -m 644 etc/xapi.service $(DESTDIR)/usr/lib/systemd/system/xapi.service
+
 .PHONY: help clean where
 help: ## print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

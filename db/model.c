@@ -11,7 +11,9 @@
 
 /* Open addressing over the rows of one generated table, at most half full. A key is a name within a
  * scope (the class of a field or message; 0 elsewhere). Built once, then read without a lock. */
-struct slot { uint32_t hash, row; }; /* row + 1; 0: free */
+struct slot {
+    uint32_t hash, row;
+}; /* row + 1; 0: free */
 struct name_table {
     struct slot *slots;
     uint32_t mask;
@@ -56,7 +58,7 @@ static void table_add(struct name_table *t, uint32_t hash, uint32_t row)
 
     while (t->slots[i].row != 0)
         i = (i + 1) & t->mask;
-    t->slots[i] = (struct slot) { hash, row + 1 };
+    t->slots[i] = (struct slot){ hash, row + 1 };
 }
 
 static void build(void)
@@ -88,11 +90,14 @@ static void build(void)
 }
 
 /* Walks the rows that may bear a name: for (i = start; …). Gives the row, or -1 at the end. */
-struct probe { const struct name_table *table; uint32_t hash, at; };
+struct probe {
+    const struct name_table *table;
+    uint32_t hash, at;
+};
 
 static struct probe probe_start(const struct name_table *table, uint32_t hash)
 {
-    return (struct probe) { table, hash, hash & table->mask };
+    return (struct probe){ table, hash, hash & table->mask };
 }
 
 static int probe_next(struct probe *p)
@@ -108,10 +113,7 @@ static int probe_next(struct probe *p)
     return (int)s->row - 1;
 }
 
-static void need_tables(void)
-{
-    pthread_once(&look_up_once, build);
-}
+static void need_tables(void) { pthread_once(&look_up_once, build); }
 
 static const struct class_info *find_class(const char *name, size_t len)
 {
@@ -124,10 +126,7 @@ static const struct class_info *find_class(const char *name, size_t len)
     return NULL;
 }
 
-const struct class_info *model_class(const char *name)
-{
-    return find_class(name, strlen(name));
-}
+const struct class_info *model_class(const char *name) { return find_class(name, strlen(name)); }
 
 const struct class_info *model_class_nocase(const char *name, size_t len)
 {

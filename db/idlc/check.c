@@ -27,8 +27,10 @@ static void check_relation(struct idl *idl, const struct idl_class *c, const str
     if (f->kept == other->kept)
         idl_complain(idl, f->pos, "relation %s.%s <-> %s: one side is 'inverse', the other 'mirrored_by'", c->name,
                      f->name, f->other);
-    if (f->kept && (f->type->kind != TYPE_SET || f->type->item->kind != TYPE_REF || f->type->item->class != f->other_class))
-        idl_complain(idl, f->pos, "%s.%s is 'inverse', so it is a '%s ref set'", c->name, f->name, f->other_class->name);
+    if (f->kept &&
+        (f->type->kind != TYPE_SET || f->type->item->kind != TYPE_REF || f->type->item->class != f->other_class))
+        idl_complain(idl, f->pos, "%s.%s is 'inverse', so it is a '%s ref set'", c->name, f->name,
+                     f->other_class->name);
     if (!f->kept) {
         const struct idl_type *t = f->type->kind == TYPE_SET ? f->type->item : f->type;
 
@@ -38,10 +40,7 @@ static void check_relation(struct idl *idl, const struct idl_class *c, const str
     }
 }
 
-static bool stored(const struct idl_class *c)
-{
-    return !(c->flags & CLASS_NOT_STORED);
-}
+static bool stored(const struct idl_class *c) { return !(c->flags & CLASS_NOT_STORED); }
 
 static void check_field(struct idl *idl, const struct idl_class *c, const struct idl_field *f)
 {
@@ -56,7 +55,8 @@ static void check_field(struct idl *idl, const struct idl_class *c, const struct
     if (f->protect.n > 0 && (f->type->kind != TYPE_MAP || f->qualifier != FIELD_RW))
         idl_complain(idl, f->pos, "field %s.%s has protected keys but is no writable map", c->name, f->name);
     if (f->qualifier == FIELD_RW && stored(c) && !f->has_writers && !c->has_role)
-        idl_complain(idl, f->pos, "no role for the setter of %s.%s: give 'writers', or the class a 'role'", c->name, f->name);
+        idl_complain(idl, f->pos, "no role for the setter of %s.%s: give 'writers', or the class a 'role'", c->name,
+                     f->name);
     check_default(idl, f->pos, f->type, f->fallback);
     check_relation(idl, c, f);
 }

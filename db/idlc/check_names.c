@@ -6,12 +6,21 @@
 #include "db/idlc/check.h"
 
 /* A name and where it stands; names of one kind in one place must differ. */
-struct name { const char *text; struct idl_pos pos; unsigned order; };
-struct names { struct idl *idl; const char *what; struct name *all; unsigned n, cap; };
+struct name {
+    const char *text;
+    struct idl_pos pos;
+    unsigned order;
+};
+struct names {
+    struct idl *idl;
+    const char *what;
+    struct name *all;
+    unsigned n, cap;
+};
 
 static void names_start(struct names *names, struct idl *idl, const char *what)
 {
-    *names = (struct names) { .idl = idl, .what = what };
+    *names = (struct names){ .idl = idl, .what = what };
 }
 
 static void names_add(struct names *names, const char *text, struct idl_pos pos)
@@ -25,7 +34,7 @@ static void names_add(struct names *names, const char *text, struct idl_pos pos)
         names->all = all;
         names->cap = cap;
     }
-    names->all[names->n] = (struct name) { text, pos, names->n };
+    names->all[names->n] = (struct name){ text, pos, names->n };
     names->n++;
 }
 
@@ -105,23 +114,25 @@ static void check_class(struct idl *idl, const struct idl_class *c)
 static void check_c_names(struct idl *idl)
 {
     static const char *const taken[] = {
-        "CLASS_VOLATILE", "CLASS_GET_ALL", "CLASS_NAME_LABEL", "CLASS_CREATE", "CLASS_DESTROY", "CLASS_NO_EVENTS",
-        "CLASS_NOT_STORED", "CLASS_ADDED", "CLASS_EXPLICIT",
+        "CLASS_VOLATILE",  "CLASS_GET_ALL",    "CLASS_NAME_LABEL", "CLASS_CREATE",   "CLASS_DESTROY",
+        "CLASS_NO_EVENTS", "CLASS_NOT_STORED", "CLASS_ADDED",      "CLASS_EXPLICIT",
     };
     struct names names;
 
     names_start(&names, idl, "C name");
     for (size_t i = 0; i < ARRAY_LEN(taken); i++)
-        names_add(&names, taken[i], (struct idl_pos) { "db/model.h", 1 });
+        names_add(&names, taken[i], (struct idl_pos){ "db/model.h", 1 });
     IDL_EACH(const struct idl_class, c, &idl->classes) {
         names_add(&names, arena_printf(idl->arena, "CLASS_%s", c->name), c->pos);
+        IDL_EACH(const struct idl_enum, e, &c->enums)
+            names_add(&names, arena_printf(idl->arena, "enum_%s_%s", c->name, e->name), e->pos);
         IDL_EACH(const struct idl_field, f, &c->fields)
             names_add(&names, arena_printf(idl->arena, "F_%s_%s", c->name, f->name), f->pos);
         IDL_EACH(const struct idl_message, m, &c->messages)
             names_add(&names, arena_printf(idl->arena, "M_%s_%s", c->name, m->name), m->pos);
     }
-    IDL_EACH(const struct idl_error, e, &idl->errors)
-        names_add(&names, arena_printf(idl->arena, "err_%s", idl_c_lower(idl->arena, e->code)), e->pos);
+    IDL_EACH(const struct idl_error, error, &idl->errors)
+        names_add(&names, arena_printf(idl->arena, "err_%s", idl_c_lower(idl->arena, error->code)), error->pos);
     names_complain(&names);
 }
 

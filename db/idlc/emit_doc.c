@@ -1,9 +1,6 @@
 #include "db/idlc/emit.h"
 
-static const char *text_or(const char *s, const char *other)
-{
-    return s != NULL ? s : other;
-}
+static const char *text_or(const char *s, const char *other) { return s != NULL ? s : other; }
 
 static void doc_roles(struct text *out, unsigned roles)
 {
@@ -19,14 +16,17 @@ static void doc_roles(struct text *out, unsigned roles)
 static void doc_fields(struct text *out, const struct idl_class *c)
 {
     static const char *const qualifiers[] = {
-        [FIELD_RW] = "read, write", [FIELD_RO_RUNTIME] = "read", [FIELD_RO_CONSTRUCTOR] = "read; set when created",
+        [FIELD_RW] = "read, write",
+        [FIELD_RO_RUNTIME] = "read",
+        [FIELD_RO_CONSTRUCTOR] = "read; set when created",
     };
 
     if (c->fields.n == 0)
         return;
     text_add(out, "| field | type | access | description |\n|---|---|---|---|\n");
     IDL_EACH(const struct idl_field, f, &c->fields) {
-        text_printf(out, "| %s | `%s` | %s | %s", f->name, f->type->spelling, qualifiers[f->qualifier], text_or(f->doc, ""));
+        text_printf(out, "| %s | `%s` | %s | %s", f->name, f->type->spelling, qualifiers[f->qualifier],
+                    text_or(f->doc, ""));
         if (f->state != NULL)
             text_printf(out, " *(%s)*", f->state);
         text_add(out, " |\n");

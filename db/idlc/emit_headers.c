@@ -45,15 +45,23 @@ void emit_errors(struct idl *idl, struct text *out)
 static const char *c_type(const struct idl_type *t)
 {
     switch (t->kind) {
-    case TYPE_STRING: case TYPE_ENUM: case TYPE_REF:
+    case TYPE_STRING:
+    case TYPE_ENUM:
+    case TYPE_REF:
         return "const char *";
-    case TYPE_INT: case TYPE_DATETIME:
+    case TYPE_INT:
+    case TYPE_DATETIME:
         return "int64_t ";
     case TYPE_BOOL:
         return "bool ";
     case TYPE_FLOAT:
         return "double ";
-    case TYPE_VOID: case TYPE_SET: case TYPE_MAP: case TYPE_RECORD: case TYPE_OPTION: case TYPE_ANY:
+    case TYPE_VOID:
+    case TYPE_SET:
+    case TYPE_MAP:
+    case TYPE_RECORD:
+    case TYPE_OPTION:
+    case TYPE_ANY:
         break;
     }
     return "const struct value *";
@@ -68,8 +76,10 @@ static void emit_proto(struct idl *idl, struct text *out, const struct idl_messa
         text_printf(out, "    %s%s; /* %s */\n", c_type(p->type), idl_c_name(idl->arena, p->name), p->type->spelling);
     if (m->params.n == 0)
         text_add(out, "    char none;\n");
-    text_printf(out, "};\nstruct error *api_%s_%s(struct api_call *, const struct api_%s_%s_args *, struct value *result_r);\n\n",
-                class, m->name, class, m->name);
+    text_printf(
+        out,
+        "};\nstruct error *api_%s_%s(struct api_call *, const struct api_%s_%s_args *, struct value *result_r);\n\n",
+        class, m->name, class, m->name);
 }
 
 void emit_api_proto(struct idl *idl, struct text *out)
@@ -86,10 +96,7 @@ void emit_api_proto(struct idl *idl, struct text *out)
     text_add(out, "#endif\n");
 }
 
-static bool has_code(const struct idl_message *m)
-{
-    return !(m->flags & (MESSAGE_MISSING | MESSAGE_REMOVED));
-}
+static bool has_code(const struct idl_message *m) { return !(m->flags & (MESSAGE_MISSING | MESSAGE_REMOVED)); }
 
 void emit_api_table(struct idl *idl, struct text *out)
 {
@@ -98,10 +105,11 @@ void emit_api_table(struct idl *idl, struct text *out)
     IDL_EACH(const struct idl_class, c, &idl->classes)
         IDL_EACH(const struct idl_message, m, &c->messages)
             if (has_code(m))
-                text_printf(out,
-                            "static struct error *call_%s_%s(struct api_call *c, const void *args, struct value *result_r)\n"
-                            "{\n    return api_%s_%s(c, args, result_r);\n}\n\n",
-                            c->name, m->name, c->name, m->name);
+                text_printf(
+                    out,
+                    "static struct error *call_%s_%s(struct api_call *c, const void *args, struct value *result_r)\n"
+                    "{\n    return api_%s_%s(c, args, result_r);\n}\n\n",
+                    c->name, m->name, c->name, m->name);
     text_add(out, "api_handler_fn *const api_handlers[N_MESSAGES + 1] = {\n");
     IDL_EACH(const struct idl_class, owner, &idl->classes)
         IDL_EACH(const struct idl_message, row, &owner->messages)

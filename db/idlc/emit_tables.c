@@ -2,28 +2,34 @@
 
 #include "db/idlc/emit.h"
 
-struct flag_name { unsigned flag; const char *name; };
+struct flag_name {
+    unsigned flag;
+    const char *name;
+};
 
-#define FLAG(f) { f, #f }
+#define FLAG(f)                                                                                                        \
+    {                                                                                                                  \
+        f, #f                                                                                                          \
+    }
 static const struct flag_name field_flags[] = {
-    FLAG(FIELD_VOLATILE), FLAG(FIELD_NULLABLE), FLAG(FIELD_SECRET), FLAG(FIELD_INVERSE), FLAG(FIELD_CUSTOM_SETTER),
-    FLAG(FIELD_UNPUBLISHED), FLAG(FIELD_ADDED), { 0, NULL },
+    FLAG(FIELD_VOLATILE),      FLAG(FIELD_NULLABLE),    FLAG(FIELD_SECRET), FLAG(FIELD_INVERSE),
+    FLAG(FIELD_CUSTOM_SETTER), FLAG(FIELD_UNPUBLISHED), FLAG(FIELD_ADDED),  { 0, NULL },
 };
 static const struct flag_name class_flags[] = {
-    FLAG(CLASS_VOLATILE), FLAG(CLASS_GET_ALL), FLAG(CLASS_NAME_LABEL), FLAG(CLASS_CREATE), FLAG(CLASS_DESTROY),
-    FLAG(CLASS_NO_EVENTS), FLAG(CLASS_NOT_STORED), FLAG(CLASS_ADDED), FLAG(CLASS_EXPLICIT), { 0, NULL },
+    FLAG(CLASS_VOLATILE),  FLAG(CLASS_GET_ALL),    FLAG(CLASS_NAME_LABEL), FLAG(CLASS_CREATE),   FLAG(CLASS_DESTROY),
+    FLAG(CLASS_NO_EVENTS), FLAG(CLASS_NOT_STORED), FLAG(CLASS_ADDED),      FLAG(CLASS_EXPLICIT), { 0, NULL },
 };
 static const struct flag_name param_flags[] = {
     FLAG(PARAM_HAS_DEFAULT), FLAG(PARAM_NULLABLE), FLAG(PARAM_SECRET), FLAG(PARAM_NO_CHECK), { 0, NULL },
 };
 static const struct flag_name message_flags[] = {
-    FLAG(MESSAGE_NO_SESSION), FLAG(MESSAGE_MISSING), FLAG(MESSAGE_SYNC_ONLY), FLAG(MESSAGE_REMOVED),
-    FLAG(MESSAGE_POOL_INTERNAL), FLAG(MESSAGE_EMERGENCY), FLAG(MESSAGE_INLINE), FLAG(MESSAGE_ADDED),
-    FLAG(MESSAGE_HIDDEN), FLAG(MESSAGE_NO_TASK), FLAG(MESSAGE_IMPLIED), { 0, NULL },
+    FLAG(MESSAGE_NO_SESSION),    FLAG(MESSAGE_MISSING),   FLAG(MESSAGE_SYNC_ONLY), FLAG(MESSAGE_REMOVED),
+    FLAG(MESSAGE_POOL_INTERNAL), FLAG(MESSAGE_EMERGENCY), FLAG(MESSAGE_INLINE),    FLAG(MESSAGE_ADDED),
+    FLAG(MESSAGE_HIDDEN),        FLAG(MESSAGE_NO_TASK),   FLAG(MESSAGE_IMPLIED),   { 0, NULL },
 };
 static const struct flag_name roles[] = {
-    FLAG(ROLE_POOL_ADMIN), FLAG(ROLE_POOL_OPERATOR), FLAG(ROLE_VM_POWER_ADMIN), FLAG(ROLE_VM_ADMIN),
-    FLAG(ROLE_VM_OPERATOR), FLAG(ROLE_CLIENT_CERT), FLAG(ROLE_READ_ONLY), { 0, NULL },
+    FLAG(ROLE_POOL_ADMIN),  FLAG(ROLE_POOL_OPERATOR), FLAG(ROLE_VM_POWER_ADMIN), FLAG(ROLE_VM_ADMIN),
+    FLAG(ROLE_VM_OPERATOR), FLAG(ROLE_CLIENT_CERT),   FLAG(ROLE_READ_ONLY),      { 0, NULL },
 };
 
 static void emit_flags(struct text *out, const struct flag_name *names, unsigned flags)
@@ -51,7 +57,9 @@ static void emit_member(struct text *out, const char *member, const char *s)
 static void emit_field(struct text *out, const struct idl_class *c, const struct idl_field *f)
 {
     static const char *const qualifiers[] = {
-        [FIELD_RW] = "FIELD_RW", [FIELD_RO_RUNTIME] = "FIELD_RO_RUNTIME", [FIELD_RO_CONSTRUCTOR] = "FIELD_RO_CONSTRUCTOR",
+        [FIELD_RW] = "FIELD_RW",
+        [FIELD_RO_RUNTIME] = "FIELD_RO_RUNTIME",
+        [FIELD_RO_CONSTRUCTOR] = "FIELD_RO_CONSTRUCTOR",
     };
     AUTO_TEXT items = TEXT_INIT;
 
@@ -64,8 +72,8 @@ static void emit_field(struct text *out, const struct idl_class *c, const struct
     if (f->required)
         text_add(out, ", .required = true");
     if (f->flags & FIELD_INVERSE)
-        text_printf(out, ",\n      .inverse_class = &model_classes[CLASS_%s], .inverse_field = F_%s_%s", f->other_class->name,
-                    f->other_class->name, f->other_field->name);
+        text_printf(out, ",\n      .inverse_class = &model_classes[CLASS_%s], .inverse_field = F_%s_%s",
+                    f->other_class->name, f->other_class->name, f->other_field->name);
     if (f->qualifier == FIELD_RW) {
         text_add(out, ",\n      .writer_roles = ");
         emit_flags(out, roles, f->has_writers ? f->writers : c->roles);
@@ -124,7 +132,9 @@ static void emit_shape(struct text *out, const struct idl_class *c)
     text_printf(out, "};\nstatic const uint8_t published_%s[] = {", c->name);
     IDL_EACH(const struct idl_field, e, &c->fields)
         text_printf(out, "%s%d,", e_i % 30 == 0 ? "\n    " : " ", e->flags & FIELD_UNPUBLISHED ? 0 : 1);
-    text_printf(out, "\n};\nstatic const struct record_shape shape_%s = {\n    \"%s\", %u, names_%s, xml_%s, json_%s, published_%s\n};\n\n",
+    text_printf(out,
+                "\n};\nstatic const struct record_shape shape_%s = {\n    \"%s\", %u, names_%s, xml_%s, json_%s, "
+                "published_%s\n};\n\n",
                 c->name, c->name, c->fields.n, c->name, c->name, c->name, c->name);
 }
 
@@ -136,13 +146,13 @@ static void emit_params(struct idl *idl, struct text *out, const struct idl_mess
         return;
     IDL_EACH(const struct idl_param, p, &m->params) {
         text_clear(&name);
-        text_printf(&name, "default_%s_%s_%s", m->owner->name, m->name, p->name);
+        text_printf(&name, "argument_%s_%s_%s", m->owner->name, m->name, p->name);
         emit_value_items(out, p->type, p->fallback, name.bytes);
     }
     text_printf(out, "static const struct param_info params_%s_%s[] = {\n", m->owner->name, m->name);
     IDL_EACH(const struct idl_param, q, &m->params) {
         text_clear(&name);
-        text_printf(&name, "default_%s_%s_%s", m->owner->name, m->name, q->name);
+        text_printf(&name, "argument_%s_%s_%s", m->owner->name, m->name, q->name);
         text_printf(out, "    { .name = \"%s\", .type = &types[%d], .flags = ", q->name, q->type->index);
         emit_flags(out, param_flags, q->flags);
         if (q->flags & PARAM_HAS_DEFAULT) {
@@ -177,12 +187,16 @@ static unsigned count_required(const struct idl_message *m)
 static void emit_message(struct text *out, const struct idl_message *m)
 {
     static const char *const places[] = {
-        [RUNS_ON_COORDINATOR] = "RUNS_ON_COORDINATOR", [RUNS_HERE] = "RUNS_HERE", [RUNS_ON_HOST_PARAM] = "RUNS_ON_HOST_PARAM",
+        [RUNS_ON_COORDINATOR] = "RUNS_ON_COORDINATOR",
+        [RUNS_HERE] = "RUNS_HERE",
+        [RUNS_ON_HOST_PARAM] = "RUNS_ON_HOST_PARAM",
     };
     const char *class = m->owner->name, *name = m->name, *since = m->since != NULL ? m->since : m->owner->since;
 
-    text_printf(out, "    [M_%s_%s] = { .name = \"%s\", .full_name = \"%s.%s\", .class = &model_classes[CLASS_%s], .id = M_%s_%s,\n",
-                class, name, name, class, name, class, class, name);
+    text_printf(
+        out,
+        "    [M_%s_%s] = { .name = \"%s\", .full_name = \"%s.%s\", .class = &model_classes[CLASS_%s], .id = M_%s_%s,\n",
+        class, name, name, class, name, class, class, name);
     if (m->params.n > 0)
         text_printf(out, "      .params = params_%s_%s, .n_params = %u, .n_required = %u,\n", class, name, m->params.n,
                     count_required(m));
@@ -234,14 +248,16 @@ static void emit_class(struct idl *idl, struct text *out, const struct idl_class
     for (char *s = lower; *s != '\0'; s++)
         if (*s >= 'A' && *s <= 'Z')
             *s = (char)(*s - 'A' + 'a');
-    text_printf(out, "    [CLASS_%s] = { .name = \"%s\", .lower = \"%s\", .id = CLASS_%s, .flags = ", c->name, c->name, lower, c->name);
+    text_printf(out, "    [CLASS_%s] = { .name = \"%s\", .lower = \"%s\", .id = CLASS_%s, .flags = ", c->name, c->name,
+                lower, c->name);
     emit_flags(out, class_flags, c->flags);
     text_add(out, ",\n     ");
     if (c->fields.n > 0)
         text_printf(out, " .fields = fields_%s, .n_fields = N_FIELDS_%s,", c->name, c->name);
     text_printf(out, " .shape = &shape_%s,", c->name);
     if (first != NULL)
-        text_printf(out, "\n      .messages = &model_messages[M_%s_%s], .n_messages = %u,", c->name, first->name, c->messages.n);
+        text_printf(out, "\n      .messages = &model_messages[M_%s_%s], .n_messages = %u,", c->name, first->name,
+                    c->messages.n);
     text_printf(out, "\n      .name_label_field = %d, .default_roles = ", name_label_index(c));
     emit_flags(out, roles, c->roles);
     text_add(out, ",\n     ");

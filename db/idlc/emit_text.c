@@ -25,7 +25,9 @@ static void add_line(struct idl *idl, struct idl_list *lines, struct text *line,
 static void dump_field(struct idl *idl, struct idl_list *lines, const struct idl_class *c, const struct idl_field *f)
 {
     static const char *const qualifiers[] = {
-        [FIELD_RW] = "RW", [FIELD_RO_RUNTIME] = "RO/runtime", [FIELD_RO_CONSTRUCTOR] = "RO/constructor",
+        [FIELD_RW] = "RW",
+        [FIELD_RO_RUNTIME] = "RO/runtime",
+        [FIELD_RO_CONSTRUCTOR] = "RO/constructor",
     };
     AUTO_TEXT line = TEXT_INIT;
 
@@ -34,7 +36,8 @@ static void dump_field(struct idl *idl, struct idl_list *lines, const struct idl
 }
 
 /* One line; with_added: all parameters, else those of 24.16. */
-static void dump_message(struct idl *idl, struct idl_list *lines, const struct idl_message *m, bool with_added, bool added)
+static void dump_message(struct idl *idl, struct idl_list *lines, const struct idl_message *m, bool with_added,
+                         bool added)
 {
     AUTO_TEXT line = TEXT_INIT;
     const char *between = "";
@@ -78,10 +81,7 @@ static void dump_class(struct idl *idl, struct idl_list *lines, const struct idl
     }
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 void emit_dump(struct idl *idl, struct text *out)
 {
@@ -137,8 +137,15 @@ static const char *layout_of(struct idl *idl, const struct idl_type *t)
         return arena_printf(idl->arena, "%s set", layout_of(idl, t->item));
     case TYPE_MAP:
         return arena_printf(idl->arena, "(%s -> %s) map", layout_of(idl, t->key), layout_of(idl, t->item));
-    case TYPE_VOID: case TYPE_STRING: case TYPE_INT: case TYPE_BOOL: case TYPE_FLOAT: case TYPE_DATETIME:
-    case TYPE_REF: case TYPE_RECORD: case TYPE_ANY:
+    case TYPE_VOID:
+    case TYPE_STRING:
+    case TYPE_INT:
+    case TYPE_BOOL:
+    case TYPE_FLOAT:
+    case TYPE_DATETIME:
+    case TYPE_REF:
+    case TYPE_RECORD:
+    case TYPE_ANY:
         return t->spelling;
     }
     return "";

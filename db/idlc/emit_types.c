@@ -29,10 +29,11 @@ void emit_c_string(struct text *out, const char *s)
 static const char *kind_name(enum type_kind kind)
 {
     static const char *const names[] = {
-        [TYPE_VOID] = "TYPE_VOID", [TYPE_STRING] = "TYPE_STRING", [TYPE_INT] = "TYPE_INT", [TYPE_BOOL] = "TYPE_BOOL",
-        [TYPE_FLOAT] = "TYPE_FLOAT", [TYPE_DATETIME] = "TYPE_DATETIME", [TYPE_ENUM] = "TYPE_ENUM",
-        [TYPE_REF] = "TYPE_REF", [TYPE_SET] = "TYPE_SET", [TYPE_MAP] = "TYPE_MAP", [TYPE_RECORD] = "TYPE_RECORD",
-        [TYPE_OPTION] = "TYPE_OPTION", [TYPE_ANY] = "TYPE_ANY",
+        [TYPE_VOID] = "TYPE_VOID", [TYPE_STRING] = "TYPE_STRING", [TYPE_INT] = "TYPE_INT",
+        [TYPE_BOOL] = "TYPE_BOOL", [TYPE_FLOAT] = "TYPE_FLOAT",   [TYPE_DATETIME] = "TYPE_DATETIME",
+        [TYPE_ENUM] = "TYPE_ENUM", [TYPE_REF] = "TYPE_REF",       [TYPE_SET] = "TYPE_SET",
+        [TYPE_MAP] = "TYPE_MAP",   [TYPE_RECORD] = "TYPE_RECORD", [TYPE_OPTION] = "TYPE_OPTION",
+        [TYPE_ANY] = "TYPE_ANY",
     };
     return names[kind];
 }
@@ -47,14 +48,18 @@ static void emit_enums(struct idl *idl, struct text *out)
                 emit_c_string(out, v);
                 text_add_byte(out, ',');
             }
-            text_printf(out, "\n};\nstatic const struct enum_info enum_%s_%s = { \"%s\", values_%s_%s, %u };\n", c->name,
-                        e->name, e->name, c->name, e->name, e->values.n);
+            text_printf(out, "\n};\nstatic const struct enum_info enum_%s_%s = { \"%s\", values_%s_%s, %u };\n",
+                        c->name, e->name, e->name, c->name, e->name, e->values.n);
         }
     text_add_byte(out, '\n');
 }
 
 /* The table of types while it is filled: one row per different type. */
-struct type_rows { struct idl *idl; struct text *out; struct idl_list rows; };
+struct type_rows {
+    struct idl *idl;
+    struct text *out;
+    struct idl_list rows;
+};
 
 static bool same_type(const struct idl_type *a, const struct idl_type *b)
 {
@@ -123,7 +128,8 @@ void emit_value_items(struct text *out, const struct idl_type *t, const struct i
 
             text_add(out, "{ ");
             emit_c_string(out, key->text);
-            text_printf(out, ", %zu, %s, ", strlen(key->text), text_is_plain(key->text, strlen(key->text)) ? "VALUE_PLAIN" : "0");
+            text_printf(out, ", %zu, %s, ", strlen(key->text),
+                        text_is_plain(key->text, strlen(key->text)) ? "VALUE_PLAIN" : "0");
             emit_value(out, t->item, l->items.items[i], name);
             text_add(out, " }");
         } else {
@@ -178,7 +184,10 @@ void emit_value(struct text *out, const struct idl_type *t, const struct idl_lit
             text_printf(out, ", .len = %u, .%s = %s", l->items.n, t->kind == TYPE_SET ? "items" : "members", name);
         text_add(out, " }");
         break;
-    case TYPE_VOID: case TYPE_RECORD: case TYPE_OPTION: case TYPE_ANY:
+    case TYPE_VOID:
+    case TYPE_RECORD:
+    case TYPE_OPTION:
+    case TYPE_ANY:
         text_add(out, "{ .kind = VALUE_VOID }");
         break;
     }

@@ -12,10 +12,7 @@
 
 #define MAX_FILE (4u << 20)
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 /* The names of the *.idl files in a folder, sorted; false with errno set. */
 static bool list_dir(struct idl *idl, const char *dir, struct idl_list *names)
@@ -54,11 +51,11 @@ void files_read(struct idl *idl, const char *dir)
     struct idl_list names = { 0 };
 
     if (!list_dir(idl, dir, &names)) {
-        idl_complain(idl, (struct idl_pos) { dir, 0 }, "%s", strerror(errno));
+        idl_complain(idl, (struct idl_pos){ dir, 0 }, "%s", strerror(errno));
         return;
     }
     if (names.n == 0)
-        idl_complain(idl, (struct idl_pos) { dir, 0 }, "no *.idl files");
+        idl_complain(idl, (struct idl_pos){ dir, 0 }, "no *.idl files");
     IDL_EACH(const char, name, &names) {
         const char *path = arena_printf(idl->arena, "%s/%s", dir, name);
         AUTO_ARENA scratch = arena_new();
@@ -68,7 +65,7 @@ void files_read(struct idl *idl, const char *dir)
         int rc = file_read(scratch, path, MAX_FILE, &bytes, &len);
 
         if (rc != 0) {
-            idl_complain(idl, (struct idl_pos) { path, 0 }, "%s", strerror(-rc));
+            idl_complain(idl, (struct idl_pos){ path, 0 }, "%s", strerror(-rc));
             continue;
         }
         parser_read(idl, path, bytes, len);
@@ -81,7 +78,8 @@ static bool same_as_file(struct arena *arena, const char *path, const struct tex
     size_t len = 0;
     char *bytes = NULL;
 
-    return file_read(arena, path, MAX_FILE, &bytes, &len) == 0 && len == text->len && memcmp(bytes, text->bytes, len) == 0;
+    return file_read(arena, path, MAX_FILE, &bytes, &len) == 0 && len == text->len &&
+           memcmp(bytes, text->bytes, len) == 0;
 }
 
 static bool write_text(const char *path, const struct text *text)

@@ -107,10 +107,11 @@ bool idl_is_identifier(const char *s)
 const char *idl_c_name(struct arena *arena, const char *name)
 {
     static const char *const keywords[] = {
-        "auto", "bool", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
-        "extern", "false", "float", "for", "goto", "if", "inline", "int", "linux", "long", "register", "restrict",
-        "return", "short", "signed", "sizeof", "static", "struct", "switch", "true", "typedef", "union", "unix",
-        "unsigned", "void", "volatile", "while", "NULL", "asm", "typeof", "errno",
+        "auto",   "bool",     "break",  "case",   "char",     "const",    "continue", "default", "do",
+        "double", "else",     "enum",   "extern", "false",    "float",    "for",      "goto",    "if",
+        "inline", "int",      "linux",  "long",   "register", "restrict", "return",   "short",   "signed",
+        "sizeof", "static",   "struct", "switch", "true",     "typedef",  "union",    "unix",    "unsigned",
+        "void",   "volatile", "while",  "NULL",   "asm",      "typeof",   "errno",
     };
 
     for (size_t i = 0; i < ARRAY_LEN(keywords); i++)

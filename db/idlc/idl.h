@@ -14,15 +14,21 @@
 #include "db/model.h"
 #include "rpc/base/arena.h"
 
-struct idl_pos { const char *file; int line; };
+struct idl_pos {
+    const char *file;
+    int line;
+};
 
 /* A growing array of pointers, in the model's arena. */
-struct idl_list { void **items; unsigned n, cap; };
+struct idl_list {
+    void **items;
+    unsigned n, cap;
+};
 void idl_list_add(struct arena *, struct idl_list *, void *item);
 
 /* Walks a list: IDL_EACH(struct idl_class, c, &idl->classes) { … } */
-#define IDL_EACH(type, var, list)                                                      \
-    for (unsigned var##_i = 0; var##_i < (list)->n; var##_i++)                         \
+#define IDL_EACH(type, var, list)                                                                                      \
+    for (unsigned var##_i = 0; var##_i < (list)->n; var##_i++)                                                         \
         for (type *var = (list)->items[var##_i]; var != NULL; var = NULL)
 
 struct idl_class;
@@ -51,7 +57,11 @@ struct idl_literal {
     struct idl_list keys, items; /* MAP: both; SET: items; of struct idl_literal */
 };
 
-struct idl_protect { struct idl_pos pos; const char *key; unsigned roles; };
+struct idl_protect {
+    struct idl_pos pos;
+    const char *key;
+    unsigned roles;
+};
 
 struct idl_field {
     struct idl_pos pos;
@@ -65,7 +75,7 @@ struct idl_field {
     bool kept;                    /* this side is the set that the store keeps ('inverse') */
     bool has_writers;
     unsigned writers;
-    struct idl_list protect;      /* struct idl_protect */
+    struct idl_list protect; /* struct idl_protect */
     const char *since, *state, *doc;
     const struct idl_class *other_class; /* resolved */
     const struct idl_field *other_field; /* resolved */
@@ -106,8 +116,18 @@ struct idl_class {
     unsigned id;
 };
 
-struct idl_error { struct idl_pos pos; const char *code; struct idl_list params; bool added; const char *doc; };
-struct idl_alert { struct idl_pos pos; const char *name; int priority; };
+struct idl_error {
+    struct idl_pos pos;
+    const char *code;
+    struct idl_list params;
+    bool added;
+    const char *doc;
+};
+struct idl_alert {
+    struct idl_pos pos;
+    const char *name;
+    int priority;
+};
 
 struct idl {
     struct arena *arena;

@@ -3,10 +3,7 @@
 #include <ctype.h>
 #include <string.h>
 
-static bool is_word_byte(char c)
-{
-    return isalnum((unsigned char)c) || (c != '\0' && strchr("_.:+*/<>-", c) != NULL);
-}
+static bool is_word_byte(char c) { return isalnum((unsigned char)c) || (c != '\0' && strchr("_.:+*/<>-", c) != NULL); }
 
 /* The string whose opening quote is at line[at]; *at_r is set behind the closing one. */
 static const char *cut_string(struct arena *arena, const char *line, size_t len, size_t *at, const char **text_r)
@@ -34,11 +31,16 @@ static const char *cut_string(struct arena *arena, const char *line, size_t len,
 static enum token_kind mark_kind(char c)
 {
     switch (c) {
-    case '(': return TOKEN_OPEN;
-    case ')': return TOKEN_CLOSE;
-    case '{': return TOKEN_BRACE_OPEN;
-    case '}': return TOKEN_BRACE_CLOSE;
-    case ',': return TOKEN_COMMA;
+    case '(':
+        return TOKEN_OPEN;
+    case ')':
+        return TOKEN_CLOSE;
+    case '{':
+        return TOKEN_BRACE_OPEN;
+    case '}':
+        return TOKEN_BRACE_CLOSE;
+    case ',':
+        return TOKEN_COMMA;
     }
     return TOKEN_END;
 }
@@ -60,7 +62,7 @@ static const char *cut_token(struct arena *arena, const char *line, size_t len, 
         return cut_string(arena, line, len, at, &t->text);
     }
     if (c == '-' && *at + 1 < len && line[*at + 1] == '>') {
-        *t = (struct token) { TOKEN_ARROW, "->" };
+        *t = (struct token){ TOKEN_ARROW, "->" };
         *at += 2;
         return NULL;
     }
@@ -74,14 +76,14 @@ static const char *cut_token(struct arena *arena, const char *line, size_t len, 
 
     if (end == *at)
         return arena_printf(arena, "unexpected byte 0x%02x", (unsigned char)c);
-    *t = (struct token) { TOKEN_WORD, arena_strndup(arena, line + *at, end - *at) };
+    *t = (struct token){ TOKEN_WORD, arena_strndup(arena, line + *at, end - *at) };
     *at = end;
     return NULL;
 }
 
 const char *lexer_cut(struct lexer *lexer, struct arena *arena, const char *line, size_t len)
 {
-    *lexer = (struct lexer) { .tokens = arena_calloc(arena, len + 1, sizeof(struct token)) };
+    *lexer = (struct lexer){ .tokens = arena_calloc(arena, len + 1, sizeof(struct token)) };
     for (size_t at = 0; at < len && line[at] != '#';) {
         if (line[at] == ' ' || line[at] == '\t' || line[at] == '\r') {
             at++;
@@ -93,14 +95,11 @@ const char *lexer_cut(struct lexer *lexer, struct arena *arena, const char *line
             return wrong;
         lexer->n++;
     }
-    lexer->tokens[lexer->n] = (struct token) { TOKEN_END, "end of line" };
+    lexer->tokens[lexer->n] = (struct token){ TOKEN_END, "end of line" };
     return NULL;
 }
 
-const struct token *lexer_peek(const struct lexer *lexer)
-{
-    return &lexer->tokens[lexer->at];
-}
+const struct token *lexer_peek(const struct lexer *lexer) { return &lexer->tokens[lexer->at]; }
 
 const struct token *lexer_next(struct lexer *lexer)
 {

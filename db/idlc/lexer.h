@@ -10,10 +10,22 @@
 
 #include "rpc/base/arena.h"
 
-enum token_kind { TOKEN_END, TOKEN_WORD, TOKEN_STRING, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_BRACE_OPEN,
-                  TOKEN_BRACE_CLOSE, TOKEN_COMMA, TOKEN_ARROW };
+enum token_kind {
+    TOKEN_END,
+    TOKEN_WORD,
+    TOKEN_STRING,
+    TOKEN_OPEN,
+    TOKEN_CLOSE,
+    TOKEN_BRACE_OPEN,
+    TOKEN_BRACE_CLOSE,
+    TOKEN_COMMA,
+    TOKEN_ARROW
+};
 
-struct token { enum token_kind kind; const char *text; };
+struct token {
+    enum token_kind kind;
+    const char *text;
+};
 
 struct lexer {
     struct token *tokens; /* ends with TOKEN_END */

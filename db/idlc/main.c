@@ -34,7 +34,7 @@ static void check_schema(struct idl *idl)
     const char *checksum = emit_schema_checksum(idl);
 
     if (!idl->has_schema)
-        idl_complain(idl, (struct idl_pos) { "schema.idl", 0 }, "no line 'schema version N checksum %s'", checksum);
+        idl_complain(idl, (struct idl_pos){ "schema.idl", 0 }, "no line 'schema version N checksum %s'", checksum);
     else if (strcmp(checksum, idl->schema_checksum) != 0)
         idl_complain(idl, idl->schema_pos,
                      "the layout on disk has changed (checksum %s): raise the version, put the new checksum here and "

@@ -1,11 +1,11 @@
 #include "db/idlc/parser.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "db/idlc/lexer.h"
 #include "db/idlc/type.h"
 #include "rpc/base/attributes.h"
+#include "rpc/base/text.h"
 
 /* What the current line belongs to. */
 struct parser {
@@ -18,25 +18,32 @@ struct parser {
     struct idl_message *message;
 };
 
-struct flag_word { const char *word; unsigned flag; };
+struct flag_word {
+    const char *word;
+    unsigned flag;
+};
 
 static const struct flag_word class_words[] = {
-    { "get_all", CLASS_GET_ALL }, { "name_label", CLASS_NAME_LABEL }, { "volatile", CLASS_VOLATILE },
-    { "no_events", CLASS_NO_EVENTS }, { "not_stored", CLASS_NOT_STORED }, { "explicit", CLASS_EXPLICIT },
-    { "added", CLASS_ADDED }, { NULL, 0 },
+    { "get_all", CLASS_GET_ALL },       { "name_label", CLASS_NAME_LABEL },
+    { "volatile", CLASS_VOLATILE },     { "no_events", CLASS_NO_EVENTS },
+    { "not_stored", CLASS_NOT_STORED }, { "explicit", CLASS_EXPLICIT },
+    { "added", CLASS_ADDED },           { NULL, 0 },
 };
 static const struct flag_word field_words[] = {
-    { "volatile", FIELD_VOLATILE }, { "nullable", FIELD_NULLABLE }, { "secret", FIELD_SECRET },
-    { "unpublished", FIELD_UNPUBLISHED }, { "added", FIELD_ADDED }, { NULL, 0 },
+    { "volatile", FIELD_VOLATILE },       { "nullable", FIELD_NULLABLE }, { "secret", FIELD_SECRET },
+    { "unpublished", FIELD_UNPUBLISHED }, { "added", FIELD_ADDED },       { NULL, 0 },
 };
 static const struct flag_word message_words[] = {
-    { "missing", MESSAGE_MISSING }, { "removed", MESSAGE_REMOVED }, { "implied", MESSAGE_IMPLIED },
-    { "no_session", MESSAGE_NO_SESSION }, { "sync_only", MESSAGE_SYNC_ONLY },
-    { "internal", MESSAGE_POOL_INTERNAL }, { "emergency", MESSAGE_EMERGENCY }, { "inline", MESSAGE_INLINE },
-    { "hidden", MESSAGE_HIDDEN }, { "no_task", MESSAGE_NO_TASK }, { "added", MESSAGE_ADDED }, { NULL, 0 },
+    { "missing", MESSAGE_MISSING },       { "removed", MESSAGE_REMOVED },     { "implied", MESSAGE_IMPLIED },
+    { "no_session", MESSAGE_NO_SESSION }, { "sync_only", MESSAGE_SYNC_ONLY }, { "internal", MESSAGE_POOL_INTERNAL },
+    { "emergency", MESSAGE_EMERGENCY },   { "inline", MESSAGE_INLINE },       { "hidden", MESSAGE_HIDDEN },
+    { "no_task", MESSAGE_NO_TASK },       { "added", MESSAGE_ADDED },         { NULL, 0 },
 };
 static const struct flag_word param_words[] = {
-    { "nullable", PARAM_NULLABLE }, { "secret", PARAM_SECRET }, { "no_check", PARAM_NO_CHECK }, { NULL, 0 },
+    { "nullable", PARAM_NULLABLE },
+    { "secret", PARAM_SECRET },
+    { "no_check", PARAM_NO_CHECK },
+    { NULL, 0 },
 };
 static const char *const state_words[] = { "deprecated", "prototyped", "removed", "retired" };
 
@@ -128,10 +135,7 @@ static void complain_word(struct parser *p)
     idl_complain(p->idl, p->pos, "unexpected '%s'", lexer_peek(&p->lexer)->text);
 }
 
-static bool at_end(const struct parser *p)
-{
-    return lexer_peek(&p->lexer)->kind == TOKEN_END;
-}
+static bool at_end(const struct parser *p) { return lexer_peek(&p->lexer)->kind == TOKEN_END; }
 
 static void read_class(struct parser *p)
 {
@@ -323,20 +327,16 @@ static void read_word(struct parser *p, const char **word_r)
         *word_r = t->text;
 }
 
-static void read_operation(struct parser *p)
-{
-    read_word(p, &p->message->operation);
-}
+static void read_operation(struct parser *p) { read_word(p, &p->message->operation); }
 
-static void read_code(struct parser *p)
-{
-    read_word(p, &p->message->code_file);
-}
+static void read_code(struct parser *p) { read_word(p, &p->message->code_file); }
 
 static void read_runs_on(struct parser *p)
 {
     static const char *const places[] = {
-        [RUNS_ON_COORDINATOR] = "coordinator", [RUNS_HERE] = "here", [RUNS_ON_HOST_PARAM] = "host_param",
+        [RUNS_ON_COORDINATOR] = "coordinator",
+        [RUNS_HERE] = "here",
+        [RUNS_ON_HOST_PARAM] = "host_param",
     };
     const char *word = NULL;
 
@@ -432,20 +432,20 @@ static void read_alert(struct parser *p)
 static void read_schema(struct parser *p)
 {
     struct lexer *l = &p->lexer;
-    const char *version = NULL, *checksum = NULL;
+    const char *version = "", *checksum = NULL;
+    uint64_t number = 0;
 
     if (lexer_take_word(l, "version") && lexer_peek(l)->kind == TOKEN_WORD)
         version = lexer_next(l)->text;
     if (lexer_take_word(l, "checksum") && lexer_peek(l)->kind == TOKEN_WORD)
         checksum = lexer_next(l)->text;
-    if (version == NULL || checksum == NULL || !at_end(p) || strlen(version) > 6 ||
-        strspn(version, "0123456789") != strlen(version) || p->idl->has_schema) {
+    if (!text_to_uint(version, &number) || number > 1000000 || checksum == NULL || !at_end(p) || p->idl->has_schema) {
         idl_complain(p->idl, p->pos, "one line 'schema version N checksum X' expected");
         return;
     }
     p->idl->has_schema = true;
     p->idl->schema_pos = p->pos;
-    p->idl->schema_version = (unsigned)strtoul(version, NULL, 10);
+    p->idl->schema_version = (unsigned)number;
     p->idl->schema_checksum = checksum;
 }
 
@@ -476,10 +476,14 @@ static const struct {
 static bool has_owner(const struct parser *p, enum belongs belongs)
 {
     switch (belongs) {
-    case TO_NOTHING: return true;
-    case TO_CLASS: return p->class != NULL;
-    case TO_FIELD: return p->field != NULL;
-    case TO_MESSAGE: return p->message != NULL;
+    case TO_NOTHING:
+        return true;
+    case TO_CLASS:
+        return p->class != NULL;
+    case TO_FIELD:
+        return p->field != NULL;
+    case TO_MESSAGE:
+        return p->message != NULL;
     }
     return false;
 }

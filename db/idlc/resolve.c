@@ -43,7 +43,8 @@ static void bind_type(struct idl *idl, struct idl_pos pos, const struct idl_clas
     case TYPE_RECORD:
         t->class = t->name != NULL ? idl_find_class(idl, t->name) : NULL;
         if (t->name != NULL && t->class == NULL)
-            idl_complain(idl, pos, "%s to an unknown class '%s'", t->kind == TYPE_REF ? "reference" : "record", t->name);
+            idl_complain(idl, pos, "%s to an unknown class '%s'", t->kind == TYPE_REF ? "reference" : "record",
+                         t->name);
         break;
     case TYPE_MAP:
         bind_type(idl, pos, class, t->key);
@@ -53,7 +54,12 @@ static void bind_type(struct idl *idl, struct idl_pos pos, const struct idl_clas
     case TYPE_OPTION:
         bind_type(idl, pos, class, t->item);
         break;
-    case TYPE_VOID: case TYPE_STRING: case TYPE_INT: case TYPE_BOOL: case TYPE_FLOAT: case TYPE_DATETIME:
+    case TYPE_VOID:
+    case TYPE_STRING:
+    case TYPE_INT:
+    case TYPE_BOOL:
+    case TYPE_FLOAT:
+    case TYPE_DATETIME:
     case TYPE_ANY:
         break;
     }
@@ -131,7 +137,8 @@ static void bind_implied(struct idl *idl, struct idl_class *c, struct idl_messag
     static const char *const verbs[] = { "set_", "add_to_", "remove_from_", "add_", "remove_" };
 
     if (m->params.n > 0 || m->result != NULL)
-        idl_complain(idl, m->pos, "the implied message %s.%s declares neither parameters nor a result", c->name, m->name);
+        idl_complain(idl, m->pos, "the implied message %s.%s declares neither parameters nor a result", c->name,
+                     m->name);
     m->params.n = 0;
     if (!m->has_role) {
         m->has_role = c->has_role;

@@ -7,12 +7,16 @@
 
 #include "rpc/base/attributes.h"
 #include "rpc/base/datetime.h"
+#include "rpc/base/text.h"
 
 #define MAX_DEPTH 8
 
-static const struct { const char *word; enum type_kind kind; } plain_types[] = {
-    { "void", TYPE_VOID }, { "string", TYPE_STRING }, { "int", TYPE_INT }, { "bool", TYPE_BOOL },
-    { "float", TYPE_FLOAT }, { "datetime", TYPE_DATETIME },
+static const struct {
+    const char *word;
+    enum type_kind kind;
+} plain_types[] = {
+    { "void", TYPE_VOID }, { "string", TYPE_STRING }, { "int", TYPE_INT },
+    { "bool", TYPE_BOOL }, { "float", TYPE_FLOAT },   { "datetime", TYPE_DATETIME },
 };
 
 static struct idl_type *type_new(struct arena *arena, enum type_kind kind, const char *spelling)
@@ -45,7 +49,8 @@ static struct idl_type *parse_map(struct arena *arena, struct lexer *lexer, unsi
         *wrong_r = "a map type is spelt (T -> T) map: ') map' expected";
         return NULL;
     }
-    struct idl_type *t = type_new(arena, TYPE_MAP, arena_printf(arena, "(%s -> %s) map", key->spelling, item->spelling));
+    struct idl_type *t = type_new(arena, TYPE_MAP,
+                                  arena_printf(arena, "(%s -> %s) map", key->spelling, item->spelling));
 
     t->key = key;
     t->item = item;
@@ -185,29 +190,13 @@ struct idl_literal *literal_parse(struct arena *arena, struct lexer *lexer, cons
     return l;
 }
 
-static bool parse_number(const char *text, int64_t *i_r, double *f_r)
-{
-    char *end_i, *end_f;
-
-    errno = 0;
-    *i_r = strtoll(text, &end_i, 10);
-    bool is_int = errno == 0 && *end_i == '\0' && end_i != text;
-    errno = 0;
-    *f_r = strtod(text, &end_f);
-    bool is_float = errno == 0 && *end_f == '\0' && end_f != text && isfinite(*f_r);
-
-    if (!is_int)
-        *i_r = 0;
-    return is_int || (is_float && strpbrk(text, "xXpP") == NULL);
-}
-
-static bool is_int(const char *text)
+static bool parse_float(const char *text, double *f_r)
 {
     char *end;
 
     errno = 0;
-    (void)strtoll(text, &end, 10);
-    return errno == 0 && *end == '\0' && end != text;
+    *f_r = strtod(text, &end);
+    return errno == 0 && *end == '\0' && end != text && isfinite(*f_r) && strpbrk(text, "xXpP") == NULL;
 }
 
 static bool word_fits(const struct idl_type *type, const char *text)
@@ -216,13 +205,25 @@ static bool word_fits(const struct idl_type *type, const char *text)
     double f;
 
     switch (type->kind) {
-    case TYPE_INT: return is_int(text);
-    case TYPE_BOOL: return strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
-    case TYPE_FLOAT: return parse_number(text, &i, &f);
-    case TYPE_DATETIME: return datetime_parse(text, strlen(text), &i);
-    case TYPE_ENUM: return type->enum_ != NULL && idl_enum_has(type->enum_, text);
-    case TYPE_REF: return strcmp(text, "null") == 0 || strncmp(text, "OpaqueRef:", 10) == 0;
-    case TYPE_VOID: case TYPE_STRING: case TYPE_SET: case TYPE_MAP: case TYPE_RECORD: case TYPE_OPTION: case TYPE_ANY:
+    case TYPE_INT:
+        return text_to_int(text, &i);
+    case TYPE_BOOL:
+        return strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
+    case TYPE_FLOAT:
+        return parse_float(text, &f);
+    case TYPE_DATETIME:
+        return datetime_parse(text, strlen(text), &i);
+    case TYPE_ENUM:
+        return type->enum_ != NULL && idl_enum_has(type->enum_, text);
+    case TYPE_REF:
+        return strcmp(text, "null") == 0 || strncmp(text, "OpaqueRef:", 10) == 0;
+    case TYPE_VOID:
+    case TYPE_STRING:
+    case TYPE_SET:
+    case TYPE_MAP:
+    case TYPE_RECORD:
+    case TYPE_OPTION:
+    case TYPE_ANY:
         return false;
     }
     return false;
@@ -261,15 +262,16 @@ const char *literal_check(struct arena *arena, const struct idl_type *type, cons
 
 int64_t literal_int(const struct idl_literal *l)
 {
-    return strtoll(l->text, NULL, 10);
+    int64_t i = 0;
+
+    return text_to_int(l->text, &i) ? i : 0;
 }
 
 double literal_float(const struct idl_literal *l)
 {
-    int64_t i;
     double f = 0;
 
-    return parse_number(l->text, &i, &f) ? f : 0;
+    return parse_float(l->text, &f) ? f : 0;
 }
 
 int64_t literal_datetime(const struct idl_literal *l)

@@ -10,6 +10,7 @@
 #include "rpc/base/check.h"
 #include "rpc/base/fd.h"
 #include "rpc/base/memory.h"
+#include "rpc/http/listener.h"
 #include "rpc/http/loop.h"
 #include "rpc/http/quota.h"
 #include "rpc/http/reply.h"

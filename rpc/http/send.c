@@ -8,6 +8,7 @@
 
 #include "rpc/base/log.h"
 #include "rpc/http/connection.h"
+#include "rpc/http/loop.h"
 
 LOG_MODULE(http);
 

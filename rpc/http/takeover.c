@@ -9,6 +9,7 @@
 #include "rpc/base/memory.h"
 #include "rpc/base/work.h"
 #include "rpc/http/connection.h"
+#include "rpc/http/loop.h"
 #include "rpc/http/reply.h"
 
 LOG_MODULE(http);

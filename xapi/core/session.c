@@ -112,7 +112,7 @@ static struct error *row_create(struct xapi *xapi, struct arena *a, const struct
 }
 
 /* Takes the session that was idle longest out of those of a user, if he has 'max' or more. */
-static struct session *oldest_of_locked(struct sessions *s, const char *user, const char *originator, unsigned max)
+static struct session *oldest_of_locked(struct sessions *s, const char *user, unsigned max)
 {
     struct session *oldest = NULL;
     unsigned n = 0;
@@ -130,14 +130,14 @@ static struct session *oldest_of_locked(struct sessions *s, const char *user, co
 }
 
 /* Counted, or NULL. */
-static struct session *oldest_of(struct sessions *s, const char *user, const char *originator)
+static struct session *oldest_of(struct sessions *s, const char *user)
 {
     unsigned max = (unsigned)config_int(s->xapi->config, "sessions-per-user");
     struct session *found = NULL;
 
     lock_take(&s->lock);
     if (s->n >= max)
-        found = oldest_of_locked(s, user, originator, max);
+        found = oldest_of_locked(s, user, max);
     if (found != NULL)
         atomic_fetch_add(&found->refs, 1);
     lock_drop(&s->lock);
@@ -147,7 +147,7 @@ static struct session *oldest_of(struct sessions *s, const char *user, const cha
 struct error *session_create(struct xapi *xapi, struct arena *a, const struct session_spec *spec, const char **ref_r)
 {
     struct sessions *sessions = xapi->sessions;
-    struct session *s = session_make(xapi, spec), *oldest = oldest_of(sessions, s->user, s->originator);
+    struct session *s = session_make(xapi, spec), *oldest = oldest_of(sessions, s->user);
 
     if (oldest != NULL) {
         log_warn_rl("user '%s' has too many sessions: the one idle longest ends", s->user);

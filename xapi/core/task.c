@@ -19,7 +19,7 @@ LOG_MODULE(task);
 
 static void log_failure(struct arena *a, const char *what, const struct error *e)
 {
-    if (e != NULL)
+    if (e != NULL && !error_is(e, "HANDLE_INVALID")) /* its client may have destroyed it */
         log_warn_rl("%s: %s", what, error_text(a, e));
 }
 

@@ -21,7 +21,7 @@
 LOG_MODULE(journal);
 
 #define JOURNAL_FILE_MAX (1u << 20)
-#define CHECKSUM_DIGITS 16
+#define CHECKSUM_DIGITS 20
 
 struct journal {
     char *dir;
@@ -88,7 +88,7 @@ static void record_format(struct text *line, const char *id, enum journal_state 
     struct value v = value_map(members, ARRAY_LEN(members));
     AUTO_TEXT json = TEXT_INIT;
     json_write(&json, &v);
-    text_printf(line, "%016" PRIx64 " ", (uint64_t)XXH64(json.bytes, json.len, 0));
+    text_printf(line, "%020" PRIu64 " ", (uint64_t)XXH64(json.bytes, json.len, 0));
     text_add_len(line, json.bytes, json.len);
     text_add_byte(line, '\n');
 }
@@ -141,10 +141,8 @@ static bool record_parse(struct arena *a, const char *line, size_t len, enum jou
         return false;
     const char *json = line + CHECKSUM_DIGITS + 1;
     size_t json_len = len - CHECKSUM_DIGITS - 1;
-    char *digits = arena_strndup(a, line, CHECKSUM_DIGITS);
-    char *end;
-    uint64_t sum = strtoull(digits, &end, 16);
-    if (*end != '\0' || sum != XXH64(json, json_len, 0))
+    uint64_t sum;
+    if (!text_to_uint(arena_strndup(a, line, CHECKSUM_DIGITS), &sum) || sum != XXH64(json, json_len, 0))
         return false;
     struct value v;
     const char *reason;

@@ -1,7 +1,7 @@
 /* The write-ahead record of every migration on each of its hosts: what happened last, durably.
  *
  * One file per migration and side under <dir>/journal/, append-only, each record a line of a checksum
- * (XXH64 of the rest, 16 hexadecimal digits) and JSON, fsync'd before journal_write returns. A torn last
+ * (XXH64 of the rest, 20 decimal digits) and JSON, fsync'd before journal_write returns. A torn last
  * line is ignored when read.
  * One writer at a time for an id and side (the migration's own thread or lock sees to it); no lock here.
  * States: source PREPARED, STREAMING, SUSPENDED, GO-SENT, DONE, RESUMED; destination PREPARED, READY, COMMITTED,

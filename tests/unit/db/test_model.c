@@ -62,10 +62,11 @@ static void test_model_fields(void **state)
 static void assert_fits(const struct type_info *type, const struct value *v)
 {
     static const enum value_kind kinds[] = {
-        [TYPE_VOID] = VALUE_VOID, [TYPE_STRING] = VALUE_STRING, [TYPE_INT] = VALUE_INT, [TYPE_BOOL] = VALUE_BOOL,
-        [TYPE_FLOAT] = VALUE_FLOAT, [TYPE_DATETIME] = VALUE_DATETIME, [TYPE_ENUM] = VALUE_STRING,
-        [TYPE_REF] = VALUE_STRING, [TYPE_SET] = VALUE_SET, [TYPE_MAP] = VALUE_MAP, [TYPE_RECORD] = VALUE_VOID,
-        [TYPE_OPTION] = VALUE_VOID, [TYPE_ANY] = VALUE_VOID,
+        [TYPE_VOID] = VALUE_VOID,   [TYPE_STRING] = VALUE_STRING, [TYPE_INT] = VALUE_INT,
+        [TYPE_BOOL] = VALUE_BOOL,   [TYPE_FLOAT] = VALUE_FLOAT,   [TYPE_DATETIME] = VALUE_DATETIME,
+        [TYPE_ENUM] = VALUE_STRING, [TYPE_REF] = VALUE_STRING,    [TYPE_SET] = VALUE_SET,
+        [TYPE_MAP] = VALUE_MAP,     [TYPE_RECORD] = VALUE_VOID,   [TYPE_OPTION] = VALUE_VOID,
+        [TYPE_ANY] = VALUE_VOID,
     };
 
     assert_int_equal(v->kind, kinds[type->kind]);
@@ -164,13 +165,26 @@ static void test_model_message_start(void **state)
 
 static void test_model_split(void **state)
 {
-    static const struct { const char *wire, *class, *rest; } cases[] = {
-        { "VM.start", "VM", "start" }, { "VM_start", "VM", "start" }, { "VM_get_record", "VM", "get_record" },
-        { "VM_metrics_get_record", "VM_metrics", "get_record" }, { "VM_guest_metrics.get_all", "VM_guest_metrics", "get_all" },
-        { "host_crashdump_destroy", "host_crashdump", "destroy" }, { "host_get_crashdumps", "host", "get_crashdumps" },
+    static const struct {
+        const char *wire, *class, *rest;
+    } cases[] = {
+        { "VM.start", "VM", "start" },
+        { "VM_start", "VM", "start" },
+        { "VM_get_record", "VM", "get_record" },
+        { "VM_metrics_get_record", "VM_metrics", "get_record" },
+        { "VM_guest_metrics.get_all", "VM_guest_metrics", "get_all" },
+        { "host_crashdump_destroy", "host_crashdump", "destroy" },
+        { "host_get_crashdumps", "host", "get_crashdumps" },
         { "VM.a.b", "VM", "a.b" },
-        { "VM", NULL, NULL }, { "VM.", NULL, NULL }, { "VM_", NULL, NULL }, { ".start", NULL, NULL }, { "_", NULL, NULL },
-        { "", NULL, NULL }, { "vm.start", NULL, NULL }, { "system.listMethods", NULL, NULL }, { "nothing_at_all", NULL, NULL },
+        { "VM", NULL, NULL },
+        { "VM.", NULL, NULL },
+        { "VM_", NULL, NULL },
+        { ".start", NULL, NULL },
+        { "_", NULL, NULL },
+        { "", NULL, NULL },
+        { "vm.start", NULL, NULL },
+        { "system.listMethods", NULL, NULL },
+        { "nothing_at_all", NULL, NULL },
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -212,16 +226,11 @@ static void test_model_roles_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model_class),
-        cmocka_unit_test(test_model_class_nocase),
-        cmocka_unit_test(test_model_fields),
-        cmocka_unit_test(test_model_fallbacks),
-        cmocka_unit_test(test_model_relations),
-        cmocka_unit_test(test_model_messages),
-        cmocka_unit_test(test_model_message_start),
-        cmocka_unit_test(test_model_split),
-        cmocka_unit_test(test_model_errors),
-        cmocka_unit_test(test_model_roles_text),
+        cmocka_unit_test(test_model_class),         cmocka_unit_test(test_model_class_nocase),
+        cmocka_unit_test(test_model_fields),        cmocka_unit_test(test_model_fallbacks),
+        cmocka_unit_test(test_model_relations),     cmocka_unit_test(test_model_messages),
+        cmocka_unit_test(test_model_message_start), cmocka_unit_test(test_model_split),
+        cmocka_unit_test(test_model_errors),        cmocka_unit_test(test_model_roles_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

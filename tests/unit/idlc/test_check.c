@@ -21,7 +21,9 @@ static struct idl *check(struct arena *a, const char *text)
 
 static void test_check_refuses(void **state)
 {
-    static const struct { const char *text, *wrong; } cases[] = {
+    static const struct {
+        const char *text, *wrong;
+    } cases[] = {
         { "class VM role any\nfield uuid string ro \"U\"\n", "T.idl:1: class VM has no description" },
         { "class VM role any \"V\"\n", "T.idl:1: the first field of class VM must be 'uuid string'" },
         { "class VM role any \"V\"\nfield a string ro \"A\"\nfield uuid string ro \"U\"\n",
@@ -44,17 +46,20 @@ static void test_check_refuses(void **state)
         { VM "enum e\n", "T.idl:3: enum VM.e has no values" },
         { VM "enum e a a\n", "T.idl:3: duplicate enum value 'a'" },
         { VM "enum e a<b\n", "T.idl:3: enum value 'a<b' holds more than letters, digits, _ and -" },
-        { VM "enum e a\nenum e b\n", "T.idl:4: duplicate enum 'e'" },
         { VM "message m missing \"M\"\n", "T.idl:3: message VM.m has no role" },
         { VM "message m missing\nrole any\n", "T.idl:3: message VM.m has no description" },
-        { VM "message m missing removed \"M\"\nrole any\n", "T.idl:3: message VM.m is removed, so it cannot be missing" },
+        { VM "message m missing removed \"M\"\nrole any\n",
+          "T.idl:3: message VM.m is removed, so it cannot be missing" },
         { MSG("errors NOPE\n"), "T.idl:3: unknown error 'NOPE' of VM.m" },
         { MSG("errors E E\nerror E\n"), "T.idl:3: error 'E' twice at VM.m" },
-        { MSG("operation start\n"), "T.idl:3: operation 'start' of VM.m is none of its first parameter's allowed_operations" },
+        { MSG("operation start\n"),
+          "T.idl:3: operation 'start' of VM.m is none of its first parameter's allowed_operations" },
         { OPS "message m \"M\"\nrole any\nparam vm VM ref\noperation jump\n",
           "T.idl:5: operation 'jump' of VM.m is none of its first parameter's allowed_operations" },
-        { MSG("param a VM ref\nruns_on host_param\n"), "T.idl:3: VM.m runs on host_param but has no parameter of type 'host ref'" },
-        { MSG("param a int default 1\nparam b int\n"), "T.idl:6: parameter 'b' without a default behind one that has it" },
+        { MSG("param a VM ref\nruns_on host_param\n"),
+          "T.idl:3: VM.m runs on host_param but has no parameter of type 'host ref'" },
+        { MSG("param a int default 1\nparam b int\n"),
+          "T.idl:6: parameter 'b' without a default behind one that has it" },
         { MSG("param a int added\nparam b int\n"), "T.idl:6: parameter 'b' behind an added one" },
         { MSG("param a int nullable\n"), "T.idl:5: parameter 'a' is nullable but no reference" },
         { MSG("param a void\n"), "T.idl:5: parameter 'a' has no type" },
@@ -64,8 +69,10 @@ static void test_check_refuses(void **state)
         { VM "message create implied missing \"M\"\nparam a int\n",
           "T.idl:3: the implied message VM.create declares neither parameters nor a result" },
         { VM "message start implied missing \"M\"\n", "T.idl:3: no message VM.start is implied" },
-        { VM "field a string ro \"A\"\nmessage set_a implied missing \"M\"\n", "T.idl:4: no message VM.set_a is implied" },
-        { VM "field a string rw \"A\"\nmessage add_to_a implied missing \"M\"\n", "T.idl:4: no message VM.add_to_a is implied" },
+        { VM "field a string ro \"A\"\nmessage set_a implied missing \"M\"\n",
+          "T.idl:4: no message VM.set_a is implied" },
+        { VM "field a string rw \"A\"\nmessage add_to_a implied missing \"M\"\n",
+          "T.idl:4: no message VM.add_to_a is implied" },
     };
     AUTO_ARENA a = arena_new();
 
@@ -82,17 +89,23 @@ static void test_check_refuses(void **state)
 /* Where one mistake shows in several ways: the complaint is among them. */
 static void test_check_refuses_among_others(void **state)
 {
-    static const struct { const char *text, *wrong; } cases[] = {
+    static const struct {
+        const char *text, *wrong;
+    } cases[] = {
         { VM VM, "T.idl:3: duplicate class 'vm'" },
         { VM "class Vm role any \"V\"\nfield uuid string ro \"U\"\n", "T.idl:3: duplicate class 'vm'" },
         { VM "field a string ro \"A\"\nfield a int ro \"A\"\n", "T.idl:4: duplicate field 'a'" },
         { VM "message m \"M\"\nrole any\nmessage m \"M\"\nrole any\n", "T.idl:5: duplicate message 'm'" },
+        { VM "enum e a\nenum e b\n", "T.idl:4: duplicate enum 'e'" },
+        { VM "enum b_c x\nclass VM_b role any \"V\"\nfield uuid string ro \"U\"\nenum c x\n",
+          "T.idl:6: duplicate C name 'enum_VM_b_c'" },
         { "error A\nerror A\n", "T.idl:2: duplicate error 'A'" },
         { "error A (b c, b_c)\n", "T.idl:1: duplicate parameter 'b_c'" },
         { "error ABC\nerror abc\n", "T.idl:2: duplicate C name 'err_abc'" },
         { "alert A 1\nalert A 1\n", "T.idl:2: duplicate alert 'A'" },
         { "class CREATE role any \"C\"\nfield uuid string ro \"U\"\n", "T.idl:1: duplicate C name 'CLASS_CREATE'" },
-        { VM "field b_c string ro \"A\"\nclass VM_b role any \"V\"\nfield uuid string ro \"U\"\nfield c string ro \"C\"\n",
+        { VM
+          "field b_c string ro \"A\"\nclass VM_b role any \"V\"\nfield uuid string ro \"U\"\nfield c string ro \"C\"\n",
           "T.idl:6: duplicate C name 'F_VM_b_c'" },
         { VM "field up VM ref ro mirrored_by VM.down \"A\"\n", "T.idl:3: unknown field 'VM.down'" },
         { VM "field up VM ref ro \"A\"\nfield down VM ref set ro inverse VM.up \"D\"\n",
@@ -164,10 +177,11 @@ static void test_check_implied(void **state)
 static void test_check_resolves(void **state)
 {
     AUTO_ARENA a = arena_new();
-    struct idl *idl = check(a, "class b role any \"B\"\nfield uuid string ro \"U\"\nfield a A ref ro mirrored_by A.bs \"A\"\n"
-                               "message z \"Z\"\nrole any\nmessage y \"Y\"\nrole any\n"
-                               "class A role any \"A\"\nenum e x\nfield uuid string ro \"U\"\nfield bs b ref set ro inverse b.a \"B\"\n"
-                               "field mode enum e ro default x \"M\"\n");
+    struct idl *idl = check(
+        a, "class b role any \"B\"\nfield uuid string ro \"U\"\nfield a A ref ro mirrored_by A.bs \"A\"\n"
+           "message z \"Z\"\nrole any\nmessage y \"Y\"\nrole any\n"
+           "class A role any \"A\"\nenum e x\nfield uuid string ro \"U\"\nfield bs b ref set ro inverse b.a \"B\"\n"
+           "field mode enum e ro default x \"M\"\n");
     const struct idl_class *first = idl->classes.items[0], *second = idl->classes.items[1];
     const struct idl_field *bs = idl_find_field(first, "bs");
 
@@ -201,10 +215,8 @@ static void test_idl_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_check_refuses),
-        cmocka_unit_test(test_check_refuses_among_others),
-        cmocka_unit_test(test_check_implied),
-        cmocka_unit_test(test_check_resolves),
+        cmocka_unit_test(test_check_refuses), cmocka_unit_test(test_check_refuses_among_others),
+        cmocka_unit_test(test_check_implied), cmocka_unit_test(test_check_resolves),
         cmocka_unit_test(test_idl_names),
     };
 

@@ -59,21 +59,25 @@ static void test_emit_dump(void **state)
     AUTO_TEXT t = TEXT_INIT;
 
     emit_dump(load(a, model), &t);
-    assert_string_equal(t.bytes,
-                        "enum VM.power Halted Running\n"
-                        "error BAD_STATE vm,Master IP address\n"
-                        "error OURS added\n"
-                        "field VM.conf RW (string -> string) map\n"
-                        "field VM.down RO/runtime VM ref set\n"
-                        "field VM.ours RO/runtime int added\n"
-                        "field VM.power_state RO/constructor enum power\n"
-                        "field VM.up RO/runtime VM ref\n"
-                        "field VM.uuid RO/runtime string\n"
-                        "message VM.own() -> void roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert,read-only added\n"
-                        "message VM.start(VM ref vm, bool default) -> string set roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert\n"
-                        "message VM.start(VM ref vm, bool default, (VM ref -> int) map extra) -> string set roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert added\n"
-                        "message VM.stop() -> void roles= missing\n"
-                        "message event.from() -> an event batch roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert,read-only missing\n");
+    assert_string_equal(
+        t.bytes, "enum VM.power Halted Running\n"
+                 "error BAD_STATE vm,Master IP address\n"
+                 "error OURS added\n"
+                 "field VM.conf RW (string -> string) map\n"
+                 "field VM.down RO/runtime VM ref set\n"
+                 "field VM.ours RO/runtime int added\n"
+                 "field VM.power_state RO/constructor enum power\n"
+                 "field VM.up RO/runtime VM ref\n"
+                 "field VM.uuid RO/runtime string\n"
+                 "message VM.own() -> void "
+                 "roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert,read-only added\n"
+                 "message VM.start(VM ref vm, bool default) -> string set "
+                 "roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert\n"
+                 "message VM.start(VM ref vm, bool default, (VM ref -> int) map extra) -> string set "
+                 "roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert added\n"
+                 "message VM.stop() -> void roles= missing\n"
+                 "message event.from() -> an event batch "
+                 "roles=pool-admin,pool-operator,vm-power-admin,vm-admin,vm-operator,client-cert,read-only missing\n");
 }
 
 static void test_emit_todo(void **state)
@@ -100,7 +104,8 @@ static void test_emit_model_tables(void **state)
     assert_has(&t, "published_VM[] = {\n    1, 1, 1, 1, 1, 0,\n};");
     assert_has(&t, ".flags = FIELD_VOLATILE,\n      .fallback = PLAIN(\"Running\")");
     assert_has(&t, ".fallback = { .kind = VALUE_MAP, .len = 1, .members = default_VM_conf }");
-    assert_has(&t, "    { \"folder*\", ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN | ROLE_VM_ADMIN | ROLE_VM_OPERATOR },\n    { 0 },");
+    assert_has(&t, "    { \"folder*\", ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN | ROLE_VM_ADMIN | "
+                   "ROLE_VM_OPERATOR },\n    { 0 },");
     assert_has(&t, ".flags = FIELD_INVERSE,\n      .fallback = { .kind = VALUE_SET },\n"
                    "      .inverse_class = &model_classes[CLASS_VM], .inverse_field = F_VM_up");
     assert_has(&t, ".fallback = PLAIN(\"OpaqueRef:NULL\")");
@@ -151,13 +156,15 @@ static void test_emit_doc(void **state)
     emit_doc(load(a, model), &t);
     assert_has(&t, "## VM\n\nA \"machine\". Since rio.\n");
     assert_has(&t, "| power_state | `enum power` | read; set when created | State. |\n");
-    assert_has(&t, "### VM.stop\n\n`void stop()`\n\nStops.\n\nRoles: local root only. Since rio. Not implemented yet.\n");
+    assert_has(&t,
+               "### VM.stop\n\n`void stop()`\n\nStops.\n\nRoles: local root only. Since rio. Not implemented yet.\n");
     assert_has(&t, "Roles: any role.");
 }
 
 static const char *checksum(struct arena *a, const char *fields)
 {
-    return emit_schema_checksum(load(a, arena_printf(a, "class VM role any \"V\"\nenum e x y\nfield uuid string ro \"U\"\n%s", fields)));
+    return emit_schema_checksum(
+        load(a, arena_printf(a, "class VM role any \"V\"\nenum e x y\nfield uuid string ro \"U\"\n%s", fields)));
 }
 
 static void test_emit_schema_checksum(void **state)
@@ -176,12 +183,9 @@ static void test_emit_schema_checksum(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_dump),
-        cmocka_unit_test(test_emit_todo),
-        cmocka_unit_test(test_emit_model_tables),
-        cmocka_unit_test(test_emit_headers),
-        cmocka_unit_test(test_emit_doc),
-        cmocka_unit_test(test_emit_schema_checksum),
+        cmocka_unit_test(test_emit_dump),         cmocka_unit_test(test_emit_todo),
+        cmocka_unit_test(test_emit_model_tables), cmocka_unit_test(test_emit_headers),
+        cmocka_unit_test(test_emit_doc),          cmocka_unit_test(test_emit_schema_checksum),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,8 @@ static void test_files_read_refuses(void **state)
     assert_string_equal(none->complaints.items[0], "/nonexistent:0: No such file or directory");
     tempdir_write(&dir, "a.idl", "\nclass b\n");
     files_read(idl, dir.path);
-    assert_string_equal(idl->complaints.items[0], arena_printf(a, "%s/a.idl:2: class b does not belong into %s/a.idl", dir.path, dir.path));
+    assert_string_equal(idl->complaints.items[0],
+                        arena_printf(a, "%s/a.idl:2: class b does not belong into %s/a.idl", dir.path, dir.path));
 }
 
 static void test_files_write_only_changes(void **state)

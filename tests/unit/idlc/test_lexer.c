@@ -51,7 +51,9 @@ static void test_lexer_cut_empty(void **state)
 
 static void test_lexer_cut_refuses(void **state)
 {
-    static const struct { const char *line, *wrong; } cases[] = {
+    static const struct {
+        const char *line, *wrong;
+    } cases[] = {
         { "\"no end", "string without an end" },
         { "\"no end\\", "bad escape in a string: only \\\" and \\\\ are known" },
         { "\"\\n\"", "bad escape in a string: only \\\" and \\\\ are known" },

@@ -20,14 +20,16 @@ static void assert_clean(const struct idl *idl)
 static void test_parser_class(void **state)
 {
     AUTO_ARENA a = arena_new();
-    struct idl *idl = parse(a, "# head\n\nclass VM get_all name_label volatile since rio deprecated role vm-admin client-cert \"A VM.\"\n"
-                               "enum power Halted Running balance-slb\n");
+    struct idl *idl = parse(
+        a, "# head\n\nclass VM get_all name_label volatile since rio deprecated role vm-admin client-cert \"A VM.\"\n"
+           "enum power Halted Running balance-slb\n");
     const struct idl_class *c = idl_find_class(idl, "VM");
     const struct idl_enum *e;
 
     assert_clean(idl);
     assert_int_equal(c->flags, CLASS_GET_ALL | CLASS_NAME_LABEL | CLASS_VOLATILE);
-    assert_int_equal(c->roles, ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN | ROLE_VM_ADMIN | ROLE_CLIENT_CERT);
+    assert_int_equal(c->roles,
+                     ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN | ROLE_VM_ADMIN | ROLE_CLIENT_CERT);
     assert_string_equal(c->doc, "A VM.");
     assert_string_equal(c->since, "rio");
     assert_string_equal(c->state, "deprecated");
@@ -42,14 +44,16 @@ static void test_parser_class(void **state)
 static void test_parser_field(void **state)
 {
     AUTO_ARENA a = arena_new();
-    struct idl *idl = parse(a, "class VM\n"
-                               "field oc (string -> string) map rw default { \"a\" -> \"b\" } writers vm-operator since miami \"Config.\"\n"
-                               "  protect \"folder\" vm-operator\n"
-                               "  protect \"XenCenter.*\" any\n"
-                               "field up VM ref constructor required nullable secret unpublished added volatile mirrored_by VM.down \"U\"\n"
-                               "field down VM ref set ro inverse VM.up \"D\"\n");
+    struct idl *idl = parse(
+        a, "class VM\n"
+           "field oc (string -> string) map rw default { \"a\" -> \"b\" } writers vm-operator since miami \"Config.\"\n"
+           "  protect \"folder\" vm-operator\n"
+           "  protect \"XenCenter.*\" any\n"
+           "field up VM ref constructor required nullable secret unpublished added volatile mirrored_by VM.down \"U\"\n"
+           "field down VM ref set ro inverse VM.up \"D\"\n");
     const struct idl_class *c = idl_find_class(idl, "VM");
-    const struct idl_field *oc = idl_find_field(c, "oc"), *up = idl_find_field(c, "up"), *down = idl_find_field(c, "down");
+    const struct idl_field *oc = idl_find_field(c, "oc"), *up = idl_find_field(c, "up"),
+                           *down = idl_find_field(c, "down");
 
     assert_clean(idl);
     assert_int_equal(oc->qualifier, FIELD_RW);
@@ -109,9 +113,10 @@ static void test_parser_message(void **state)
 static void test_parser_errors_alerts_schema(void **state)
 {
     AUTO_ARENA a = arena_new();
-    struct idl *idl = parse(a, "schema version 12 checksum 00ff\n"
-                               "error NONE\nerror TWO (current auth_type, Master IP address)\nerror NEW (a) added \"Ours.\"\n"
-                               "alert VM_STARTED 5\n");
+    struct idl *idl = parse(
+        a, "schema version 12 checksum 00ff\n"
+           "error NONE\nerror TWO (current auth_type, Master IP address)\nerror NEW (a) added \"Ours.\"\n"
+           "alert VM_STARTED 5\n");
     const struct idl_error *two = idl_find_error(idl, "TWO"), *new = idl_find_error(idl, "NEW");
 
     assert_clean(idl);
@@ -129,7 +134,9 @@ static void test_parser_errors_alerts_schema(void **state)
 
 static void test_parser_refuses(void **state)
 {
-    static const struct { const char *text, *wrong; } cases[] = {
+    static const struct {
+        const char *text, *wrong;
+    } cases[] = {
         { "clazz VM\n", "T.idl:1: unknown line 'clazz'" },
         { "\"text\"\n", "T.idl:1: unknown line 'text'" },
         { "field a string rw\n", "T.idl:1: 'field' without a class" },

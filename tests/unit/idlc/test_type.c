@@ -22,13 +22,28 @@ static struct idl_literal *literal(struct arena *a, const char *text, const char
 
 static void test_type_parse_spelling(void **state)
 {
-    static const struct { const char *text; enum type_kind kind; } cases[] = {
-        { "void", TYPE_VOID }, { "string", TYPE_STRING }, { "int", TYPE_INT }, { "bool", TYPE_BOOL },
-        { "float", TYPE_FLOAT }, { "datetime", TYPE_DATETIME }, { "enum on_boot", TYPE_ENUM }, { "VM ref", TYPE_REF },
-        { "VM record", TYPE_RECORD }, { "<class> record", TYPE_RECORD }, { "an event batch", TYPE_ANY },
-        { "string set set", TYPE_SET }, { "string option", TYPE_OPTION }, { "sr_stat record option", TYPE_OPTION },
-        { "(string -> string) map", TYPE_MAP }, { "(VM ref -> (string -> string) map) map", TYPE_MAP },
-        { "(int -> string set) map", TYPE_MAP }, { "(string -> enum vm_operations) map", TYPE_MAP },
+    static const struct {
+        const char *text;
+        enum type_kind kind;
+    } cases[] = {
+        { "void", TYPE_VOID },
+        { "string", TYPE_STRING },
+        { "int", TYPE_INT },
+        { "bool", TYPE_BOOL },
+        { "float", TYPE_FLOAT },
+        { "datetime", TYPE_DATETIME },
+        { "enum on_boot", TYPE_ENUM },
+        { "VM ref", TYPE_REF },
+        { "VM record", TYPE_RECORD },
+        { "<class> record", TYPE_RECORD },
+        { "an event batch", TYPE_ANY },
+        { "string set set", TYPE_SET },
+        { "string option", TYPE_OPTION },
+        { "sr_stat record option", TYPE_OPTION },
+        { "(string -> string) map", TYPE_MAP },
+        { "(VM ref -> (string -> string) map) map", TYPE_MAP },
+        { "(int -> string set) map", TYPE_MAP },
+        { "(string -> enum vm_operations) map", TYPE_MAP },
     };
     AUTO_ARENA a = arena_new();
 
@@ -44,7 +59,9 @@ static void test_type_parse_spelling(void **state)
 
 static void test_type_parse_refuses(void **state)
 {
-    static const struct { const char *text, *wrong; } cases[] = {
+    static const struct {
+        const char *text, *wrong;
+    } cases[] = {
         { "", "type expected, not 'end of line'" },
         { "strung", "unknown type 'strung'" },
         { "an event", "unknown type 'an'" },
@@ -65,11 +82,22 @@ static void test_type_parse_refuses(void **state)
 
 static void test_literal_check_fits(void **state)
 {
-    static const struct { const char *type, *literal; } cases[] = {
-        { "string", "\"a b\"" }, { "int", "-7" }, { "int", "21474836480" }, { "bool", "true" }, { "float", "-1.0" },
-        { "float", "3" }, { "datetime", "19700101T00:00:00Z" }, { "VM ref", "null" }, { "string set", "{ \"a\", \"b\" }" },
-        { "int set", "{ 0 }" }, { "role ref set", "{ OpaqueRef:0165f154-ba3e-034e-6b27-5d271af109ba }" },
-        { "(string -> string) map", "{ \"a\" -> \"b\" }" }, { "(int -> int) map", "{}" },
+    static const struct {
+        const char *type, *literal;
+    } cases[] = {
+        { "string", "\"a b\"" },
+        { "int", "-7" },
+        { "int", "21474836480" },
+        { "bool", "true" },
+        { "float", "-1.0" },
+        { "float", "3" },
+        { "datetime", "19700101T00:00:00Z" },
+        { "VM ref", "null" },
+        { "string set", "{ \"a\", \"b\" }" },
+        { "int set", "{ 0 }" },
+        { "role ref set", "{ OpaqueRef:0165f154-ba3e-034e-6b27-5d271af109ba }" },
+        { "(string -> string) map", "{ \"a\" -> \"b\" }" },
+        { "(int -> int) map", "{}" },
     };
     AUTO_ARENA a = arena_new();
 
@@ -85,7 +113,9 @@ static void test_literal_check_fits(void **state)
 
 static void test_literal_check_refuses(void **state)
 {
-    static const struct { const char *type, *literal, *wrong; } cases[] = {
+    static const struct {
+        const char *type, *literal, *wrong;
+    } cases[] = {
         { "string", "word", "'word' is no string" },
         { "int", "\"7\"", "\"7\" is no int" },
         { "int", "7.5", "'7.5' is no int" },
@@ -117,7 +147,9 @@ static void test_literal_check_refuses(void **state)
 
 static void test_literal_parse_refuses(void **state)
 {
-    static const struct { const char *text, *wrong; } cases[] = {
+    static const struct {
+        const char *text, *wrong;
+    } cases[] = {
         { "", "value expected, not 'end of line'" },
         { "{ \"a\"", "',' or '}' expected in a value" },
         { "{ \"a\" \"b\" }", "',' or '}' expected in a value" },
@@ -138,10 +170,8 @@ static void test_literal_parse_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_type_parse_spelling),
-        cmocka_unit_test(test_type_parse_refuses),
-        cmocka_unit_test(test_literal_check_fits),
-        cmocka_unit_test(test_literal_check_refuses),
+        cmocka_unit_test(test_type_parse_spelling),   cmocka_unit_test(test_type_parse_refuses),
+        cmocka_unit_test(test_literal_check_fits),    cmocka_unit_test(test_literal_check_refuses),
         cmocka_unit_test(test_literal_parse_refuses),
     };
 
