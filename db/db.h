@@ -24,6 +24,7 @@ struct db_options {
     const struct clock *clock;
     bool synchronous_off;      /* only for the test that proves FULL matters */
     const char *vfs;           /* SQLite VFS name or NULL; for fault tests */
+    unsigned checkpoint_pages; /* of write-ahead log before it is folded into the file; 0: the default */
 };
 
 /* Opens or creates. A corrupt file or a newer schema is an error whose text says what to do; the

@@ -188,7 +188,8 @@ static struct error *open_existing(struct arena *arena, sqlite3 *handle, const s
     if (strcmp(mode, "wal") != 0)
         return err_internal(arena, "%s: SQLite refuses write-ahead logging (%s)", options->path, mode);
     TRY(sqlite_exec(arena, handle, options->synchronous_off ? "PRAGMA synchronous=OFF" : "PRAGMA synchronous=FULL"));
-    TRY(sqlite_exec(arena, handle, arena_printf(arena, "PRAGMA wal_autocheckpoint=%d", WAL_PAGES)));
+    unsigned pages = options->checkpoint_pages != 0 ? options->checkpoint_pages : WAL_PAGES;
+    TRY(sqlite_exec(arena, handle, arena_printf(arena, "PRAGMA wal_autocheckpoint=%u", pages)));
     TRY(sqlite_exec(arena, handle, "PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY"));
     TRY(sqlite_ask_int(arena, handle, "PRAGMA user_version", &version));
     return sqlite_schema_upgrade(arena, handle, version);

@@ -25,6 +25,7 @@ struct sweep {
     enum powercut_loss loss;
     uint64_t seed;
     unsigned runs, lost;   /* lost: runs that broke a promise */
+    unsigned forgotten;    /* of these, runs that lost an acknowledged commit */
 };
 
 /* State k: a and b are both called k, and the VBDs k and k-1 exist. */
@@ -96,16 +97,12 @@ static int work(struct sweep *s, uint64_t *generation)
 static bool promise_kept(struct sweep *s, int acknowledged, uint64_t generation)
 {
     struct db *db;
-    struct error *error = db_open(s->arena, &s->options, &db);
-    if (error != NULL) {
-        print_message("cannot be opened: %s\n", error->params[0]);
+    if (db_open(s->arena, &s->options, &db) != NULL)
         return false;
-    }
     int found = state_of(db, s->arena);
     bool kept = (found == acknowledged || found == acknowledged + 1) && db_generation(db) > generation;
-    if (!kept)
-        print_message("acknowledged %d, found %d; generation %llu, found %llu\n", acknowledged, found,
-                      (unsigned long long)generation, (unsigned long long)db_generation(db));
+    if (found >= -1 && found < acknowledged)
+        s->forgotten++;
     if (kept && found >= 0)
         kept = step_to(db, s->arena, found + 1) == NULL && state_of(db, s->arena) == found + 1;
     db_close(db);
@@ -130,6 +127,8 @@ static bool run_once(struct sweep *s, const char *template, unsigned long at)
     }
     powercut_arm(at);
     int acknowledged = work(s, &generation);
+    if (acknowledged < 0 && template != NULL) /* could not even be opened: nothing may have changed */
+        acknowledged = N_COMMITS;
     bool cut = powercut_happened();
     powercut_settle(s->loss, s->seed + at);
     s->runs++;
@@ -141,7 +140,7 @@ static bool run_once(struct sweep *s, const char *template, unsigned long at)
 
 static void sweep_init(struct sweep *s)
 {
-    *s = (struct sweep){ .options = { .clock = &clock_real, .vfs = POWERCUT_VFS } };
+    *s = (struct sweep){ .options = { .clock = &clock_real, .vfs = POWERCUT_VFS, .checkpoint_pages = 12 } };
     tempdir_make(&s->dir);
     s->options.path = tempdir_file(&s->dir, "pool.db");
     log_set_level("db", LOG_ERR);
@@ -172,7 +171,8 @@ static void sweep(struct sweep *s, const char *template, unsigned long stride, c
     unsigned long at = 1;
     while (run_once(s, template, at))
         at += stride;
-    print_message("%s: %u runs to operation %lu, %u broke a promise\n", what, s->runs, at, s->lost);
+    print_message("%s: %u runs to operation %lu, %u broke a promise, %u forgot a commit\n", what, s->runs, at, s->lost,
+                  s->forgotten);
 }
 
 static void test_db_powercut_commits(void **state)
@@ -199,11 +199,12 @@ static void test_db_powercut_commits(void **state)
 static void test_db_powercut_creation(void **state)
 {
     struct sweep s;
+    unsigned long stride = getenv("SWEEP_ALL") != NULL ? 1 : 7;
     sweep_init(&s);
     s.loss = POWERCUT_LOSE_ALL;
-    sweep(&s, NULL, 3, "creation, all lost");
+    sweep(&s, NULL, stride, "creation, all lost");
     s.loss = POWERCUT_LOSE_SOME;
-    sweep(&s, NULL, 3, "creation, some lost");
+    sweep(&s, NULL, stride, "creation, some lost");
     assert_int_equal(s.lost, 0);
     tempdir_remove(&s.dir);
 }
@@ -216,7 +217,7 @@ static void test_db_powercut_needs_full(void **state)
     s.options.synchronous_off = true;
     s.loss = POWERCUT_LOSE_ALL;
     sweep(&s, template, 1, "synchronous=OFF");
-    assert_true(s.lost > 0);
+    assert_true(s.forgotten > 0);
     tempdir_remove(&s.dir);
 }
 

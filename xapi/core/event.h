@@ -18,6 +18,8 @@
 struct events;
 struct events *events_new(struct xapi *); /* the database must exist */
 void events_free(struct events *);        /* after the front is gone */
+/* The front whose parked calls are to be woken; NULL before it goes. */
+void events_attach(struct events *, struct http_server *);
 
 /* A session ended: its waiters answer SESSION_INVALID, its registration goes. NULL events: nothing. */
 void events_session_gone(struct events *, const char *session_ref);

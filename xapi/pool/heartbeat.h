@@ -26,6 +26,8 @@ const char *heartbeat_emergency_error(struct xapi *, struct arena *);
 
 /* On the coordinator: a host was heard of. domains NULL: only that. Copies; never blocks for long. */
 void heartbeat_heard(struct xapi *, const char *host_ref, const struct value *domains, int64_t memory_total, int64_t memory_free);
+/* A host started: it counts as live from now. */
+void heartbeat_hello(struct xapi *, const char *host_ref);
 /* A host says that it goes down: not live until its next hello. */
 void heartbeat_shutting_down(struct xapi *, const char *host_ref);
 void heartbeat_forget(struct xapi *, const char *host_ref);

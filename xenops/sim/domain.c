@@ -56,8 +56,7 @@ struct error *sim_domain_find(struct call *c, struct sim_host *h, const char *uu
 {
     lock_take(&h->lock);
     struct sim_domain *d = find_locked(h, uuid);
-    if (d != NULL)
-        sim_domain_ref(d);
+    d = d != NULL && d->ready ? sim_domain_ref(d) : NULL;
     lock_drop(&h->lock);
     *d_r = d;
     return d != NULL ? NULL : error_make(c->arena, __FILE__, __LINE__, "DOMAIN_NOT_FOUND", 1, uuid);
@@ -124,6 +123,13 @@ struct error *sim_domain_insert(struct call *c, struct sim_host *h, struct sim_d
     return NULL;
 }
 
+void sim_domain_ready(struct sim_host *h, struct sim_domain *d)
+{
+    LOCK_SCOPE(&h->lock);
+
+    d->ready = true;
+}
+
 void sim_domain_remove(struct sim_host *h, struct sim_domain *gone)
 {
     struct sim_domain *removed = NULL;
@@ -155,8 +161,10 @@ struct error *sim_domid_next(struct call *c, struct sim_host *h, int *domid_r)
 
 enum domain_state sim_domain_state(const struct sim_domain *d)
 {
-    if (atomic_load(&d->end) != GUEST_END_NONE || d->control == NULL)
+    if (atomic_load(&d->end) != GUEST_END_NONE)
         return DOMAIN_ENDED;
+    if (d->control == NULL)
+        return DOMAIN_PAUSED; /* it lives, but does not let us in */
     switch ((enum guest_state)atomic_load(&d->control->state)) {
     case GUEST_RUNNING: return DOMAIN_RUNNING;
     case GUEST_SUSPENDED: return DOMAIN_SUSPENDED;

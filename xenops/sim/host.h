@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "rpc/base/lock.h"
+#include "rpc/base/text.h"
 #include "xenops/backend.h"
 #include "xenops/sim/guest_memory.h"
 #include "xenops/sim/guest_protocol.h"
@@ -41,6 +42,7 @@ struct sim_domain {
     size_t control_size;
     uint64_t n_pages;
     int64_t memory_static_max;
+    bool ready;              /* lock: its process is up; until then nobody finds it */
     int64_t reserved;        /* lock: bytes counted against the host */
     unsigned vcpus;
     int64_t started_at;      /* wall seconds */
@@ -75,6 +77,8 @@ void sim_domain_unref(struct sim_domain *); /* NULL is fine */
 NODISCARD struct error *sim_domain_find(struct call *, struct sim_host *, const char *uuid, struct sim_domain **);
 /* The same, and it must not have ended. */
 NODISCARD struct error *sim_domain_find_alive(struct call *, struct sim_host *, const char *uuid, struct sim_domain **);
+/* From now on it is found and listed. */
+void sim_domain_ready(struct sim_host *, struct sim_domain *);
 /* Enters the table and reserves memory: HOST_NOT_ENOUGH_FREE_MEMORY, VM_BAD_POWER_STATE when the uuid is taken. */
 NODISCARD struct error *sim_domain_insert(struct call *, struct sim_host *, struct sim_domain *, int64_t reserve);
 void sim_domain_remove(struct sim_host *, struct sim_domain *);
@@ -102,6 +106,8 @@ NODISCARD struct error *sim_guest_start(struct call *, struct sim_host *, const 
 /* Takes descriptors and memory of a running guest: after a start, and when found again. */
 NODISCARD struct error *sim_guest_attach(struct call *, struct sim_host *, struct sim_domain *);
 void sim_guest_kill(struct sim_domain *);
+/* "disk.<device>=rw <size> <path>", in a settings file and for PLUG. */
+void sim_disk_line(struct text *, const struct disk_spec *);
 
 /* watch.c */
 int sim_watch_start(struct sim_host *); /* 0 or -errno */
@@ -118,7 +124,10 @@ int sim_guest_connect(const struct sim_domain *);
 int sim_guest_send(int fd, enum guest_verb, int64_t number, const void *payload, size_t len);
 int sim_guest_receive(struct call *, int fd, int64_t until_ms, struct guest_answered *);
 
-/* lifecycle.c, save.c, restore.c: the vtable's functions */
+/* lifecycle.c, list.c, save.c, restore.c: the vtable's functions */
+void sim_info_fill(struct call *, const struct sim_domain *, const char *uuid, struct domain_info *);
+/* Sets the reservation to what the guest has or is to have. */
+void sim_reserve_actual(struct call *, struct sim_host *, struct sim_domain *);
 xenops_create_fn sim_create;
 xenops_build_fn sim_build;
 xenops_domain_fn sim_unpause, sim_pause, sim_destroy, sim_resume;

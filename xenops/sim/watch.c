@@ -114,7 +114,13 @@ int sim_watch_start(struct sim_host *h)
     if (h->epoll_fd < 0 || h->stop_fd < 0)
         return -errno;
     int rc = add(h, h->stop_fd, KEY_STOP);
-    return rc < 0 ? rc : thread_try_start("sim-watch", watch_run, h, &h->watcher);
+    if (rc == 0)
+        rc = thread_try_start("sim-watch", watch_run, h, &h->watcher);
+    if (rc < 0) {
+        fd_close(&h->stop_fd);
+        fd_close(&h->epoll_fd);
+    }
+    return rc;
 }
 
 void sim_watch_stop(struct sim_host *h)
@@ -127,7 +133,7 @@ void sim_watch_stop(struct sim_host *h)
 
 void sim_watch_add(struct sim_host *h, struct sim_domain *d)
 {
-    if (add(h, d->pidfd, KEY(d->domid, KIND_PROCESS)) < 0 || add(h, d->event_fd, KEY(d->domid, KIND_CHANGE)) < 0)
+    if (add(h, d->pidfd, KEY(d->domid, KIND_PROCESS)) < 0 || (d->event_fd >= 0 && add(h, d->event_fd, KEY(d->domid, KIND_CHANGE)) < 0))
         log_err("guest %d cannot be watched: %s", d->domid, strerror(errno));
 }
 
