@@ -13,7 +13,8 @@ struct row *row_new(const struct class_info *class, const char *ref, uint64_t cr
     for (unsigned i = 0; i < class->n_fields; i++)
         size += value_pack_size(&fields[i]);
 
-    struct row *row = xcalloc(1, size + ref_size);
+    struct row *row = xrealloc(NULL, size + ref_size); /* every byte that is read gets written below */
+    memset(row, 0, sizeof(*row));
     row->fields = (struct value *)(row + 1);
     char *block = (char *)(row->fields + class->n_fields);
     for (unsigned i = 0; i < class->n_fields; i++)

@@ -320,6 +320,14 @@ static int exchange(struct call *c, struct peer_link *l, const struct text *head
     return rc;
 }
 
+/* Not even begun when it is too late. */
+static int check_call(const struct call *c)
+{
+    if (c->cancel != NULL && cancel_raised(c->cancel))
+        return -ECANCELED;
+    return call_cancelled(c) ? -ETIMEDOUT : 0;
+}
+
 static bool died(int rc) { return rc == -ECONNRESET || rc == -EPIPE || rc == -EPROTO; }
 
 int http_client_post(struct call *c, struct http_client *h, const struct http_target *t, const char *path, const char *content_type,
@@ -328,8 +336,10 @@ int http_client_post(struct call *c, struct http_client *h, const struct http_ta
     AUTO_TEXT head = TEXT_INIT;
     AUTO_FREE char *key = peer_link_key(t);
     bool any = false, reusable = false;
-    int rc = write_head(&head, t, "POST", path, extra_headers);
+    int rc = check_call(c);
 
+    if (rc == 0)
+        rc = write_head(&head, t, "POST", path, extra_headers);
     if (rc != 0)
         return rc;
     text_printf(&head, "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n", content_type, len);
@@ -364,8 +374,10 @@ int http_client_raw(struct call *c, struct http_client *h, const struct http_tar
 {
     AUTO_TEXT head = TEXT_INIT;
     struct peer_link *l;
-    int rc = write_head(&head, t, method, path, extra_headers);
+    int rc = check_call(c);
 
+    if (rc == 0)
+        rc = write_head(&head, t, method, path, extra_headers);
     if (rc != 0)
         return rc;
     text_add(&head, "\r\n");

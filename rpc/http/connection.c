@@ -201,7 +201,7 @@ void connection_answer(struct connection *c, struct http_exchange *ex)
     case ANSWER_REPLY:
         c->out = ex->out;
         ex->out = NULL;
-        if (c->out->release == NULL) { /* else its context may be in the arena */
+        if (c->out->release == NULL && !c->out->streaming) { /* else its context may be in the arena */
             exchange_free(ex);
             c->exchange = NULL;
         }

@@ -49,11 +49,10 @@ static void poke(struct loop *l)
 void loop_send(struct loop *l, struct mail *m)
 {
     m->next = NULL;
-    lock_take(&l->lock);
+    LOCK_SCOPE(&l->lock);
     *l->mail_end = m;
     l->mail_end = &m->next;
-    lock_drop(&l->lock);
-    poke(l);
+    poke(l); /* under the lock: once the mail is taken the server may be freed */
 }
 
 void loop_wake(struct loop *l, const uint64_t mask[2])

@@ -26,32 +26,33 @@ static inline void out_room(struct out *o, size_t n)
         out_grow(o, n + OUT_SLACK);
 }
 
-/* memcpy that needs no call for what most strings are: short. Reads exactly n bytes. */
+static inline void out_copy_8(char *to, const char *from) { memcpy(to, from, 8); }
+static inline void out_copy_16(char *to, const char *from) { memcpy(to, from, 16); }
+
+/* memcpy without a call for what most strings are, short, and with few jumps: their lengths vary, and a
+ * jump that is not foreseen costs more than the bytes. Pieces overlap; reads exactly n bytes. */
 static inline void out_copy(char *to, const char *from, size_t n)
 {
-    if (n >= 16 && n <= 64) {
-        char a[16], b[16], y[16], z[16];
-        memcpy(a, from, 16);
-        memcpy(z, from + n - 16, 16);
-        if (n > 32) {
-            memcpy(b, from + 16, 16);
-            memcpy(y, from + n - 32, 16);
-            memcpy(to + 16, b, 16);
-            memcpy(to + n - 32, y, 16);
-        }
-        memcpy(to, a, 16);
-        memcpy(to + n - 16, z, 16);
-    } else if (n >= 8 && n < 16) {
-        char a[8], z[8];
-        memcpy(a, from, 8);
-        memcpy(z, from + n - 8, 8);
-        memcpy(to, a, 8);
-        memcpy(to + n - 8, z, 8);
-    } else if (n > 64) {
+    if (n > 64) {
         memcpy(to, from, n);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            to[i] = from[i];
+    } else if (n > 32) {
+        out_copy_16(to, from);
+        out_copy_16(to + 16, from + 16);
+        out_copy_16(to + n - 32, from + n - 32);
+        out_copy_16(to + n - 16, from + n - 16);
+    } else if (n >= 8) {
+        size_t second = n < 16 ? n - 8 : 8, third = n < 16 ? 0 : n - 16;
+        out_copy_8(to, from);
+        out_copy_8(to + second, from + second);
+        out_copy_8(to + third, from + third);
+        out_copy_8(to + n - 8, from + n - 8);
+    } else if (n >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + n - 4, from + n - 4, 4);
+    } else if (n > 0) {
+        to[0] = from[0];
+        to[n / 2] = from[n / 2];
+        to[n - 1] = from[n - 1];
     }
 }
 

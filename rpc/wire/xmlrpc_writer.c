@@ -54,20 +54,35 @@ void xml_out_string(struct out *o, const char *s, size_t len, unsigned flags)
 
 static inline bool is_plain(const struct value *v) { return v->kind == VALUE_STRING && v->flags & VALUE_PLAIN; }
 
-/* The value from p on; returns its end. Strings without a call. */
+/* A string that needs no escaping; behind it OUT_SLACK is free. */
+static inline char *put_plain(struct out *o, char *p, const char *s, size_t len)
+{
+    if (__builtin_expect((size_t)(o->end - p) < len + OUT_SLACK, 0)) {
+        o->p = p;
+        out_grow(o, len + OUT_SLACK);
+        p = o->p;
+    }
+    out_copy(p, s, len);
+    return p + len;
+}
+
+/* The value from p on; returns its end, behind which OUT_SLACK is free. */
 static inline char *put_value(struct out *o, char *p, const struct value *v)
 {
-    if (is_plain(v)) {
-        if (__builtin_expect((size_t)(o->end - p) < v->len + OUT_SLACK, 0)) {
-            o->p = p;
-            out_grow(o, v->len + OUT_SLACK);
-            p = o->p;
-        }
-        out_copy(p, v->s, v->len);
-        return p + v->len;
-    }
+    if (is_plain(v))
+        return put_plain(o, p, v->s, v->len);
     o->p = p;
     xml_out_value(o, v);
+    out_room(o, 0);
+    return o->p;
+}
+
+static inline char *put_name(struct out *o, char *p, const struct member *m)
+{
+    if (m->name_flags & VALUE_PLAIN)
+        return put_plain(o, p, m->name, m->name_len);
+    o->p = p;
+    xml_out_string(o, m->name, m->name_len, m->name_flags);
     out_room(o, 0);
     return o->p;
 }
@@ -87,14 +102,6 @@ static void out_set(struct out *o, const struct value *v)
         p = put_value(o, p, &v->items[i]);
     }
     o->p = PUT(p, "</value></data></array>");
-}
-
-static inline char *put_name(struct out *o, char *p, const struct member *m)
-{
-    o->p = p;
-    xml_out_string(o, m->name, m->name_len, m->name_flags);
-    out_room(o, 0);
-    return o->p;
 }
 
 void xml_out_member(struct out *o, const struct member *m)

@@ -296,26 +296,28 @@ static int snapshot_row(struct bench *b, const char *name, int pairs, double tar
 
 int main(int argc, char **argv)
 {
-    int n = argc > 1 ? atoi(argv[1]) : 10000, pairs = argc > 2 ? atoi(argv[2]) : 15, missed = 0;
+    int64_t n = 10000, pairs = 15;
+    int missed = 0;
     struct bench b = { .call = { .format = WIRE_XMLRPC } };
     AUTO_ARENA a = arena_new();
     struct value_dict all = { 0 };
 
-    if (n < 1 || pairs < 1 || pairs > PAIRS_MAX)
+    if ((argc > 1 && !text_to_int(argv[1], &n)) || (argc > 2 && !text_to_int(argv[2], &pairs)) || n < 1 || pairs < 1 ||
+        pairs > PAIRS_MAX)
         return 2;
     xmlrpc_setup(1 << 20);
-    for (int i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         value_dict_add(a, &all, text_of(a, "OpaqueRef:").s, value_record(record_new()));
     b.all = value_dict_value(&all);
 
-    missed += format_rows(&b, "XML", pairs, 3.0);
+    missed += format_rows(&b, "XML", (int)pairs, 3.0);
     b.call.format = WIRE_JSON2;
     b.call.id = value_int(1);
-    missed += format_rows(&b, "JSON", pairs, 8.0);
+    missed += format_rows(&b, "JSON", (int)pairs, 8.0);
     b.call.format = WIRE_XMLRPC;
-    missed += snapshot_row(&b, "XML", pairs, 1.5);
+    missed += snapshot_row(&b, "XML", (int)pairs, 1.5);
     b.call.format = WIRE_JSON2;
-    missed += snapshot_row(&b, "JSON", pairs, 1.5);
+    missed += snapshot_row(&b, "JSON", (int)pairs, 1.5);
     parse_rows();
     printf("SHORT %d\n", missed);
     return missed > 0;

@@ -52,6 +52,8 @@ struct xapi {
     struct work_pool *login_workers;/* PAM and crypt */
     /* Asks main to restart the process (exec) after 'ms': pool.join, eject, role changes. */
     void (*restart_soon)(struct xapi *, int ms);
+    /* Opens or closes the listener on http_port at run time: host.set_https_only. NULL: cannot. */
+    struct error *(*set_plain_http)(struct arena *, struct xapi *, bool open);
 };
 
 #endif

@@ -12,6 +12,8 @@
 
 #define API_MAJOR 2
 #define API_MINOR 21
+/* Key of host.other_config: "true" after host.disable(auto_enable=false); a start leaves the host disabled. */
+#define HOST_STAYS_DISABLED "stays_disabled"
 
 NODISCARD struct error *host_describe(struct call *, struct xapi *, struct value *description_r);
 /* "product_version" and the rest of software_version, from the configuration. */

@@ -11,7 +11,8 @@
 /* After db, xenops, agent, tasks and operations exist; before listeners open. Sets xapi->host_ref and
  * xapi->storage; starts the heartbeat. */
 NODISCARD struct error *pool_start(struct arena *, struct xapi *);
-/* Before agent_free: stops the heartbeat's threads. */
+/* When nothing calls verbs or handlers any more (front, workers and agent are gone), but operations, tasks,
+ * xenops and db still are: stops the heartbeat's threads and gives up the storage. */
 void pool_stop(struct xapi *);
 
 #endif

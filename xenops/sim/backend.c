@@ -1,6 +1,7 @@
 /* The simulator's vtable; opening and closing a simulated host. */
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -15,13 +16,22 @@ LOG_MODULE(sim);
 
 #define RECORD_MAX 64u
 
+#define DYING_MS 200 /* a process that was killed a moment ago still looks alive */
+
+static bool ends_within(const struct sim_domain *d, int ms)
+{
+    struct pollfd p = { .fd = d->pidfd, .events = POLLIN };
+
+    return poll(&p, 1, ms) > 0;
+}
+
 /* True when its process lives and is the one of the record. */
 static bool alive(struct sim_domain *d)
 {
     if (d->pid <= 0 || !child_is(d->pid, d->start_time))
         return false;
     d->pidfd = pidfd_open(d->pid, 0);
-    return d->pidfd >= 0 && child_is(d->pid, d->start_time);
+    return d->pidfd >= 0 && child_is(d->pid, d->start_time) && !ends_within(d, 0);
 }
 
 /* One directory of an earlier life. */
@@ -37,7 +47,9 @@ static void find_again(struct call *c, struct sim_host *h, const char *dir)
     }
     bool lives = alive(d);
     struct error *e = lives ? sim_guest_attach(c, h, d) : NULL;
-    if (e != NULL)
+    if (e != NULL && ends_within(d, DYING_MS))
+        lives = false;
+    else if (e != NULL)
         log_err("guest %d lives but cannot be reached: %s", d->domid, error_text(c->arena, e));
     if (!lives) {
         enum guest_end end = sim_end_read(d);

@@ -170,7 +170,7 @@ static void test_written_is_read_by_python(void **state)
     close(fd);
     const char *output = oracle(a, "check", path, NULL);
     unlink(path);
-    assert_int_equal(atoi(output), 4 * CALLS);
+    assert_int_equal(strtol(output, NULL, 10), 4 * CALLS);
 }
 
 /* --- Python to ours ----------------------------------------------------------------------------- */

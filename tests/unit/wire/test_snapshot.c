@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rpc/base/memory.h"
+#include "rpc/base/work.h"
 #include "rpc/wire/json.h"
 #include "rpc/wire/xmlrpc.h"
 #include "tests/lib/unit.h"
@@ -176,7 +177,7 @@ static void test_record_snapshot_concurrently(void **state)
     struct race race = { .records = records, .n = RECORDS, .barrier = &barrier };
     pthread_barrier_init(&barrier, NULL, THREADS);
     for (unsigned i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, take_snapshots, &race), 0);
+        threads[i] = thread_start("snapshots", take_snapshots, &race);
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     pthread_barrier_destroy(&barrier);

@@ -1,10 +1,12 @@
 #include "rpc/wire/xmlrpc.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "rpc/base/memory.h"
+#include "rpc/base/work.h"
 #include "rpc/wire/json.h"
 #include "tests/lib/unit.h"
 
@@ -463,6 +465,35 @@ static void test_xmlrpc_parse_fragment(void **state)
     assert_false(xmlrpc_parse_fragment(a, "<value>a</value><value>b</value>", 32, &v));
 }
 
+/* xmlrpc-c has process-wide state; separate parses must not meet in it. */
+static void *parse_many(void *arg)
+{
+    const char *xml = ONE("<value><struct><member><name>a</name><value><i8>12</i8></value></member></struct></value>");
+    const char *broken = ONE("<value><array></array></value>");
+
+    for (unsigned i = 0; i < 500; i++) {
+        AUTO_TEXT t = TEXT_INIT;
+        struct value v = value_int(i);
+        if (!parses(xml, strlen(xml)) || parses(broken, strlen(broken)))
+            return arg;
+        xmlrpc_write_value(&t, &v);
+    }
+    return NULL;
+}
+
+static void test_xmlrpc_parse_concurrently(void **state)
+{
+    pthread_t threads[4];
+    void *failed;
+
+    for (unsigned i = 0; i < ARRAY_LEN(threads); i++)
+        threads[i] = thread_start("parse", parse_many, threads);
+    for (unsigned i = 0; i < ARRAY_LEN(threads); i++) {
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_xmlrpc_write_call),
         cmocka_unit_test(test_xmlrpc_parse_answer),
         cmocka_unit_test(test_xmlrpc_parse_fragment),
+        cmocka_unit_test(test_xmlrpc_parse_concurrently),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
