@@ -131,7 +131,7 @@ static struct error *move_marked(struct api_call *c, struct move *move)
     const char *network = value_get_string(move->options, "network", NULL);
     TRY(find_target(c, move->to, network, &move->target));
     TRY(move_reserved(c, move));
-    alert_post(c->xapi, "VM_MIGRATED", "VM", row_string(vm, F_VM_uuid),
+    message_post(c->xapi, "VM_MIGRATED", "VM", row_string(vm, F_VM_uuid),
                arena_printf(c->arena, "VM '%s' migrated to host '%s'", row_string(vm, F_VM_name_label), row_string(host, F_host_name_label)));
     return NULL;
 }

@@ -56,7 +56,7 @@ static struct error *end_domain(struct api_call *c, const struct row *vm, const 
 static void tell_end(struct api_call *c, const struct row *vm, const char *end)
 {
     const char *alert = strcmp(end, "reboot") == 0 ? "VM_REBOOTED" : strcmp(end, "crash") == 0 ? "VM_CRASHED" : "VM_SHUTDOWN";
-    alert_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid),
+    message_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid),
                arena_printf(c->arena, "VM '%s': the guest ended with '%s'", row_string(vm, F_VM_name_label), end[0] != '\0' ? end : "unknown"));
 }
 

@@ -100,7 +100,7 @@ static void tell(struct api_call *c, const char *vm_ref, const char *alert, cons
 {
     const struct row *vm = db_get(c->db, c->arena, &model_classes[CLASS_VM], vm_ref);
     if (vm != NULL)
-        alert_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid), arena_printf(c->arena, "VM '%s' %s", row_string(vm, F_VM_name_label), what));
+        message_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid), arena_printf(c->arena, "VM '%s' %s", row_string(vm, F_VM_name_label), what));
 }
 
 /* --- start -------------------------------------------------------------------------------------------------------- */

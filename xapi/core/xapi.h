@@ -19,6 +19,7 @@ struct sessions;
 struct operations;
 struct events;
 struct timers;
+struct front;
 
 struct xapi {
     const struct clock *clock;
@@ -32,6 +33,7 @@ struct xapi {
     const char *pool_secret;
     struct db *db;
     struct http_server *http;
+    struct front *front;        /* listeners and routes: xapi/core/front.h */
     struct http_client *client;
     struct tls_context *client_tls;
     const char *certificate_fingerprint;
