@@ -6,6 +6,8 @@
 #ifndef DB_CHANGE_SET_H
 #define DB_CHANGE_SET_H
 
+#include <semaphore.h>
+
 #include "db/store.h"
 #include "db/txn.h"
 
@@ -38,8 +40,6 @@ struct txn {
     bool finished;
 };
 
-enum commit_state { COMMIT_QUEUED, COMMIT_DONE, COMMIT_FAILED };
-
 struct commit {
     struct commit *next;
     struct txn_change *changes; /* without 'nothing' */
@@ -47,9 +47,8 @@ struct commit {
     uint64_t generation;
     struct class_set classes;
     bool persistent;            /* some change reaches the disk */
-    enum commit_state state;    /* queue_lock */
-    char *failure;              /* COMMIT_FAILED: why; heap, the committer's */
-    struct cond finished;
+    char *failure;              /* why it failed, or NULL; heap, the committer's */
+    sem_t finished;             /* posted by the writer, which then forgets the commit */
 };
 
 void txn_release_rows(struct txn *); /* once nobody can read them any more */

@@ -7,6 +7,7 @@
  * drops the queue: whoever was under construction has then queued, and fails with the rest. */
 #include "db/commit.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "db/change_set.h"
@@ -64,38 +65,66 @@ static void commit_stamp(struct commit *commit)
     }
 }
 
+/* Tells the lock check of debug builds that this waits, which nobody may do under a lock. */
+static void about_to_wait(struct db *db)
+{
+#if defined(SANITIZED) || defined(LOCK_CHECK)
+    LOCK_SCOPE(&db->watch_lock);
+    (void)cond_wait_ms(&db->watch_moved, &db->watch_lock, 0);
+#endif
+}
+
+/* Queues, drops txn_lock, waits for the outcome. A semaphore, not a condition: 64 callers that are
+ * woken together would all run into the condition's lock. */
+static struct error *queue_and_wait(struct db *db, struct arena *arena, struct commit *commit)
+{
+    CHECK(sem_init(&commit->finished, 0, 0) == 0);
+    lock_take(&db->queue_lock);
+    *db->queue_end = commit;
+    db->queue_end = &commit->next;
+    cond_signal(&db->queue_filled);
+    lock_drop(&db->queue_lock);
+    lock_drop(&db->txn_lock);
+    about_to_wait(db);
+    while (sem_wait(&commit->finished) != 0)
+        CHECK(errno == EINTR);
+
+    CHECK(sem_destroy(&commit->finished) == 0);
+    if (commit->failure == NULL)
+        return NULL;
+    AUTO_FREE char *failure = commit->failure;
+    return err_internal(arena, "the database could not be written: %s", failure);
+}
+
 struct error *commit_and_wait(struct txn *txn, uint64_t *generation_r)
 {
     struct db *db = txn->db;
-    struct commit commit = { .state = COMMIT_QUEUED };
+    struct commit commit = { 0 };
 
     commit_prepare(txn, &commit);
-    /* An empty one waits too: what it read may not be durable yet. */
-    bool waits = commit.n > 0 || db->assigned != db_generation(db);
-    commit.generation = commit.n > 0 ? ++db->assigned : db->assigned;
-    commit_stamp(&commit);
-    cond_init(&commit.finished);
-
-    lock_take(&db->queue_lock);
-    if (waits) {
-        *db->queue_end = &commit;
-        db->queue_end = &commit.next;
-        cond_signal(&db->queue_filled);
-    } else {
-        commit.state = COMMIT_DONE;
-    }
-    lock_drop(&db->txn_lock);
-    while (commit.state == COMMIT_QUEUED)
-        cond_wait(&commit.finished, &db->queue_lock);
-    lock_drop(&db->queue_lock);
-
-    cond_release(&commit.finished);
+    commit.generation = commit.n > 0 ? db->assigned + 1 : db->assigned;
     if (generation_r != NULL)
         *generation_r = commit.generation;
-    if (commit.state == COMMIT_DONE)
+    if (commit.n == 0 && db->assigned == db_generation(db)) { /* else what it read may not be durable yet */
+        lock_drop(&db->txn_lock);
         return NULL;
-    AUTO_FREE char *failure = commit.failure;
-    return err_internal(txn->arena, "the database could not be written: %s", failure);
+    }
+    db->assigned = commit.generation;
+    commit_stamp(&commit);
+    return queue_and_wait(db, txn->arena, &commit);
+}
+
+struct error *db_skip_to(struct db *db, struct arena *arena, uint64_t generation)
+{
+    struct commit commit = { .generation = generation };
+
+    lock_take(&db->txn_lock);
+    if (db->assigned >= generation) {
+        lock_drop(&db->txn_lock);
+        return NULL;
+    }
+    db->assigned = generation;
+    return queue_and_wait(db, arena, &commit);
 }
 
 /* --- to disk ------------------------------------------------------------------------------------------ */
@@ -209,17 +238,14 @@ static void commit_tell(struct db *db, const struct commit *commit)
     change_log_tell(db, commit->generation, &commit->classes, changes, n);
 }
 
-/* Wakes the callers; their commits are gone afterwards. */
-static void batch_finish(struct db *db, struct commit *commits, enum commit_state state, const char *failure)
+/* Wakes the callers; their commits are gone afterwards. failure NULL: done. */
+static void batch_finish(struct commit *commits, const char *failure)
 {
-    lock_take(&db->queue_lock);
     for (struct commit *commit = commits, *next; commit != NULL; commit = next) {
         next = commit->next;
         commit->failure = failure != NULL ? xstrdup(failure) : NULL;
-        commit->state = state;
-        cond_signal(&commit->finished);
+        CHECK(sem_post(&commit->finished) == 0);
     }
-    lock_drop(&db->queue_lock);
 }
 
 static void batch_publish(struct db *db, struct batch *b)
@@ -231,7 +257,7 @@ static void batch_publish(struct db *db, struct batch *b)
         commit_tell(db, commit);
     }
     change_log_wake(db);
-    batch_finish(db, b->commits, COMMIT_DONE, NULL);
+    batch_finish(b->commits, NULL);
     while (gone != NULL) {
         struct slot *next = gone->older;
         slot_free(gone);
@@ -284,7 +310,7 @@ static void batch_fail(struct db *db, struct batch *b, const char *failure)
     lock_drop(&db->queue_lock);
     queue_forget(db, commits);
     lock_drop(&db->txn_lock);
-    batch_finish(db, commits, COMMIT_FAILED, failure);
+    batch_finish(commits, failure);
 }
 
 /* --- the thread --------------------------------------------------------------------------------------- */

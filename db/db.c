@@ -47,14 +47,16 @@ static struct error *load_all(struct arena *arena, struct db *db)
         if (class_is_stored(&model_classes[i]))
             TRY(sqlite_load(arena, db->disk, &model_classes[i], load_object, &load));
     inverse_load(db);
-
-    db->ceiling = load.generation + DB_CEILING_STEP;
-    AUTO_FREE char *failure = sqlite_commit(db->disk, NULL, 0, db->ceiling);
-    if (failure != NULL)
-        return err_internal(arena, "the database cannot be written: %s", failure);
     db->assigned = load.generation;
     atomic_store(&db->generation, load.generation);
     return NULL;
+}
+
+static struct error *reserve(struct arena *arena, struct db *db)
+{
+    db->ceiling = db->assigned + DB_CEILING_STEP;
+    AUTO_FREE char *failure = sqlite_commit(db->disk, NULL, 0, db->ceiling);
+    return failure == NULL ? NULL : err_internal(arena, "it cannot be written: %s", failure);
 }
 
 static struct error *open_disk(struct arena *arena, struct db *db, const struct db_options *options)
@@ -64,6 +66,8 @@ static struct error *open_disk(struct arena *arena, struct db *db, const struct 
     TRY(file_lock_take(arena, options->path, &db->lock_fd));
     TRY(sqlite_open(arena, options, &db->disk));
     struct error *error = load_all(arena, db);
+    if (error == NULL)
+        error = reserve(arena, db);
     if (error == NULL)
         return NULL;
     return err_internal(arena, "%s cannot be loaded: %s", options->path, error->params[0]);
@@ -80,23 +84,46 @@ static void db_release(struct db *db)
     xfree(db);
 }
 
-struct error *db_open(struct arena *arena, const struct db_options *options, struct db **db_r)
+static struct db *db_new(const struct db_options *options)
 {
     struct db *db = xcalloc(1, sizeof(*db));
-
-    *db_r = NULL;
     db->clock = options->clock != NULL ? options->clock : &clock_real;
     db->lock_fd = -1;
     db->path = options->path != NULL ? xstrdup(options->path) : NULL;
     db->vfs = options->vfs != NULL ? xstrdup(options->vfs) : NULL;
     store_init(db);
     inverse_init(db);
+    return db;
+}
+
+struct error *db_open(struct arena *arena, const struct db_options *options, struct db **db_r)
+{
+    struct db *db = db_new(options);
+
+    *db_r = NULL;
     struct error *error = open_disk(arena, db, options);
     if (error != NULL) {
         db_release(db);
         return error;
     }
+    db->has_writer = true;
     commit_writer_start(db);
+    *db_r = db;
+    return NULL;
+}
+
+struct error *db_look(struct arena *arena, const char *path, struct db **db_r)
+{
+    struct db *db = db_new(&(struct db_options){ .path = path });
+
+    *db_r = NULL;
+    struct error *error = sqlite_open_to_look(arena, path, &db->disk);
+    if (error == NULL)
+        error = load_all(arena, db);
+    if (error != NULL) {
+        db_release(db);
+        return error;
+    }
     *db_r = db;
     return NULL;
 }
@@ -115,8 +142,10 @@ void db_close(struct db *db)
 {
     if (db == NULL)
         return;
-    commit_writer_join(db);
-    ceiling_settle(db);
+    if (db->has_writer) {
+        commit_writer_join(db);
+        ceiling_settle(db);
+    }
     db_release(db);
 }
 

@@ -47,6 +47,9 @@ struct row_list db_by_name(struct db *, struct arena *, const struct class_info 
 unsigned db_count(struct db *, const struct class_info *);
 
 uint64_t db_generation(struct db *); /* of the newest visible commit */
+/* Lets the generation go on above this one: for a member that becomes coordinator, whose tokens must
+ * not fall behind the old coordinator's. Blocks like a commit. */
+NODISCARD struct error *db_skip_to(struct db *, struct arena *, uint64_t generation);
 
 struct db_stats { uint64_t commits, batches, sqlite_us; };
 void db_stats(struct db *, struct db_stats *);

@@ -250,3 +250,61 @@ struct error *sqlite_ceiling(struct arena *arena, struct sqlite *s, uint64_t *ce
     *ceiling_r = (uint64_t)ceiling;
     return NULL;
 }
+
+/* --- for maintenance ---------------------------------------------------------------------------------- */
+
+static struct error *look(struct arena *arena, const char *path, sqlite3 **handle_r)
+{
+    bool empty;
+    *handle_r = NULL;
+    TRY(sqlite_judge(arena, path, NULL, false, &empty));
+    if (empty)
+        return err_internal(arena, "%s is empty or does not exist", path);
+    return judge_connect(arena, path, NULL, handle_r);
+}
+
+struct error *sqlite_check_pages(struct arena *arena, const char *path, const char **verdict_r)
+{
+    AUTO_SQLITE_HANDLE *handle = NULL;
+    *verdict_r = "";
+    TRY(look(arena, path, &handle));
+    return sqlite_ask_text(arena, handle, "SELECT group_concat(integrity_check, char(10)) FROM pragma_integrity_check", verdict_r);
+}
+
+struct error *sqlite_open_to_look(struct arena *arena, const char *path, struct sqlite **sqlite_r)
+{
+    int64_t version;
+    sqlite3 *handle;
+
+    *sqlite_r = NULL;
+    TRY(look(arena, path, &handle));
+    struct sqlite *s = xcalloc(1, sizeof(*s));
+    s->classes = xcalloc(model_n_classes, sizeof(*s->classes));
+    s->handle = handle;
+    struct error *error = sqlite_ask_int(arena, handle, "PRAGMA user_version", &version);
+    if (error == NULL && version != (int64_t)model_schema_version)
+        error = err_internal(arena, "%s has the schema version %lld, this xapi %u: start xapi once to upgrade it", path,
+                             (long long)version, model_schema_version);
+    if (error != NULL) {
+        sqlite_close(s);
+        return error;
+    }
+    *sqlite_r = s;
+    return NULL;
+}
+
+struct error *sqlite_settle(struct arena *arena, const char *path, uint64_t *ceiling_r)
+{
+    AUTO_SQLITE_HANDLE *handle = NULL;
+    int64_t ceiling;
+    bool empty;
+
+    *ceiling_r = 0;
+    TRY(sqlite_judge(arena, path, NULL, true, &empty));
+    if (empty)
+        return NULL;
+    TRY(sqlite_connect(arena, path, NULL, SQLITE_OPEN_READWRITE, &handle));
+    TRY(sqlite_ask_int(arena, handle, "SELECT value FROM meta WHERE key='generation_ceiling'", &ceiling));
+    *ceiling_r = (uint64_t)ceiling;
+    return sqlite_exec(arena, handle, "PRAGMA wal_checkpoint(TRUNCATE)");
+}

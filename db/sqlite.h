@@ -21,6 +21,8 @@ struct slot;
 /* Judges, creates or upgrades, and opens. The caller holds the file's lock. */
 NODISCARD struct error *sqlite_open(struct arena *, const struct db_options *, struct sqlite **sqlite_r);
 void sqlite_close(struct sqlite *); /* NULL is fine */
+/* Only to read from; an older schema is refused. */
+NODISCARD struct error *sqlite_open_to_look(struct arena *, const char *path, struct sqlite **sqlite_r);
 
 /* Judges an existing file; an error says what is wrong and what to do. *empty_r: there is nothing
  * in it yet (or no file). Never changes it. 'thorough' also looks at every page. */
@@ -43,6 +45,11 @@ struct sqlite_write {
 };
 /* One transaction, durable on return. ceiling 0: stays. NULL, or why it failed (heap). */
 char *sqlite_commit(struct sqlite *, const struct sqlite_write *, unsigned n, uint64_t ceiling);
+
+/* "ok", or what is wrong, a line each. */
+NODISCARD struct error *sqlite_check_pages(struct arena *, const char *path, const char **verdict_r);
+/* Folds the write-ahead log into the file and gives its ceiling; no file: 0. The caller holds the lock. */
+NODISCARD struct error *sqlite_settle(struct arena *, const char *path, uint64_t *ceiling_r);
 
 /* A consistent copy of the file (which may be in use), complete and synced when it appears. */
 NODISCARD struct error *sqlite_copy(struct arena *, const char *path, const char *vfs, const char *to_path);

@@ -93,6 +93,7 @@ struct db {
     struct sqlite *disk;         /* writer thread after open; NULL: memory only */
     uint64_t ceiling;            /* writer thread: generations up to here are reserved on disk */
     pthread_t writer;
+    bool has_writer;             /* const after open */
     atomic_ulong n_commits, n_batches, sqlite_us;
 };
 
@@ -104,6 +105,9 @@ static inline struct class_store *db_class(struct db *db, const struct class_inf
 /* Whether rows of the class, and the field, are kept on disk. */
 static inline bool class_is_stored(const struct class_info *c) { return (c->flags & (CLASS_VOLATILE | CLASS_NOT_STORED)) == 0; }
 static inline bool field_is_stored(const struct field_info *f) { return (f->flags & (FIELD_VOLATILE | FIELD_INVERSE)) == 0; }
+
+/* db.c: loads a file only to look at it: there is no writer, transactions are not possible. */
+NODISCARD struct error *db_look(struct arena *, const char *path, struct db **db_r);
 
 void store_init(struct db *);
 void store_release(struct db *);

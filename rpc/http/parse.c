@@ -24,10 +24,10 @@ static bool is_target(unsigned char c) { return c > 0x20 && c != 0x7f; }
 
 long head_scan(struct head_scan *s, const char *bytes, size_t len, const struct head_limits *limits)
 {
-    if (s->at == 0) {
-        if (len == 0)
-            return 0;
-        if (bytes[0] == '\r') { /* the one empty line that may stand before a request */
+    if (len == 0)
+        return 0;
+    if (s->lines == 0) {
+        if (s->at == 0 && bytes[0] == '\r') { /* the one empty line that may stand before a request */
             if (len < 2)
                 return 0;
             if (bytes[1] != '\n')

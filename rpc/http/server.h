@@ -114,6 +114,9 @@ void http_server_wake(struct http_server *, const uint64_t mask[2]);
 void http_takeover(struct http_exchange *, void (*fn)(struct http_exchange *, struct byte_stream *, void *ctx), void *ctx);
 /* Writes a response head on a taken-over stream. */
 int http_write_head(struct byte_stream *, int status, const char *extra);
+/* The request's body alone: by Content-Length (early end -EPIPE), chunked (malformed -EPROTO), or to the end of the
+ * stream. Takes 'raw' (close this one only); writes go through to it. */
+struct byte_stream *http_body_stream(struct http_exchange *, struct byte_stream *raw);
 
 /* --- the server ---------------------------------------------------------------------------------- */
 struct http_limits {

@@ -89,22 +89,34 @@ typedef unsigned out_special_fn(const char *p);
 static inline __attribute__((always_inline)) void out_add_escaped(struct out *o, const char *s, size_t n,
                                                                   const struct escape *table, out_special_fn *special)
 {
+    const char *start = s;
+
     out_room(o, n);
     while (n > 0) {
-        char piece[16] = { 0 };
-        size_t width = n < sizeof(piece) ? n : sizeof(piece), clean = width;
+        size_t width = n < 16 ? n : 16, clean = width;
+        unsigned found;
 
-        out_copy(piece, s, width);
-        unsigned found = special(piece) & ((1u << width) - 1);
+        if (n >= 16) {
+            found = special(s);
+            out_copy_16(o->p, s);
+        } else {
+            char piece[16] = { 0 };
+            if ((size_t)(s - start) >= 16 - n) { /* look at some bytes again */
+                found = special(s + n - 16) >> (16 - n);
+            } else {
+                out_copy(piece, s, n);
+                found = special(piece) & ((1u << n) - 1);
+            }
+            out_copy(o->p, s, n);
+        }
         if (found != 0)
             clean = (size_t)__builtin_ctz(found);
-        memcpy(o->p, piece, sizeof(piece)); /* OUT_SLACK allows for the rest */
         o->p += clean;
         s += clean;
         n -= clean;
         if (found != 0) {
             const struct escape *e = &table[(unsigned char)*s];
-            memcpy(o->p, e->text, sizeof(e->text));
+            memcpy(o->p, e->text, sizeof(e->text)); /* OUT_SLACK allows for the rest */
             o->p += e->len;
             s++;
             n--;

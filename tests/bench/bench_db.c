@@ -1,4 +1,4 @@
-/* How fast the database starts, reads and commits: bench_db [-d directory] [-n VMs] [-s seconds]
+/* How fast the database starts, reads and commits: bench_db [-d directory] [-n VMs] [-s seconds] [-c checkpoint pages]
  *
  * Prints, for 1, 16 and 64 threads that each write one field of a random VM and wait until that is
  * durable: operations per second, CPU per operation, commits in a batch. */
@@ -18,7 +18,7 @@
 #include "rpc/base/uuid.h"
 #include "rpc/base/work.h"
 
-struct bench { struct db *db; const char *path; unsigned n_vms; double seconds; const char **vms; struct arena *arena; };
+struct bench { struct db *db; const char *path; unsigned n_vms, checkpoint_pages; double seconds; const char **vms; struct arena *arena; };
 
 static double cpu_seconds(void)
 {
@@ -97,7 +97,7 @@ static void fill(struct bench *b)
 
 static void open_it(struct bench *b)
 {
-    struct db_options options = { .path = b->path };
+    struct db_options options = { .path = b->path, .checkpoint_pages = b->checkpoint_pages };
     need(db_open(b->arena, &options, &b->db));
 }
 
@@ -203,11 +203,13 @@ int main(int argc, char **argv)
     struct bench b = { .n_vms = 10000, .seconds = 3, .arena = arena_new() };
     const char *dir = "/tmp";
 
-    for (int option; (option = getopt(argc, argv, "d:n:s:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "d:n:s:c:")) != -1;) {
         if (option == 'd')
             dir = optarg;
         else if (option == 'n')
             b.n_vms = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 'c')
+            b.checkpoint_pages = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 's')
             b.seconds = strtod(optarg, NULL);
         else

@@ -18,7 +18,7 @@ static pid_t guest_pid(struct host *h, int domid)
     const char *pid = strstr(record, "\"pid\":");
 
     assert_non_null(pid);
-    return (pid_t)atoi(pid + 6);
+    return (pid_t)text_number(h, pid + 6);
 }
 
 static void test_start_pause_unpause(void **state)

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
+#include "rpc/base/work.h"
 #include "tests/contract/xenops_world.h"
 
 #define BUSY "sim-dirty-mib-s=16 sim-fill-mib=8 sim-working-set-mib=4"
@@ -166,7 +167,7 @@ static struct error *move(struct host *a, struct host *b, const char *as, const 
     *m = (struct move){ .from = a, .out = bytes_from_fd(ends[0]), .policy = live };
     struct byte_stream *in = bytes_from_fd(ends[1]);
     assert_ok(xenops_create(&b->call, b->xenops, spec, as, &info));
-    assert_int_equal(pthread_create(&m->thread, NULL, move_save, m), 0);
+    m->thread = thread_start("saver", move_save, m);
     struct error *e = xenops_restore(&b->call, b->xenops, as, spec, in);
     if (e != NULL)
         bytes_abort(in);

@@ -103,12 +103,12 @@ static inline struct vm_spec *spec_of(struct host *h, const char *uuid, const ch
 {
     struct vm_spec *s = arena_alloc(h->call.arena, sizeof(*s));
     struct value_dict keys = { 0 };
-    char *words = arena_strdup(h->call.arena, platform), *at;
 
-    for (char *word = strtok_r(words, " ", &at); word != NULL; word = strtok_r(NULL, " ", &at)) {
-        char *equals = strchr(word, '=');
-        *equals = '\0';
-        value_dict_add(h->call.arena, &keys, word, value_string(equals + 1));
+    for (const char *at = platform; *at != '\0';) {
+        size_t key = strcspn(at, "="), len = strcspn(at, " ");
+        const char *name = arena_strndup(h->call.arena, at, key);
+        value_dict_add(h->call.arena, &keys, name, value_string(arena_strndup(h->call.arena, at + key + 1, len - key - 1)));
+        at += len + (at[len] == ' ');
     }
     *s = (struct vm_spec){ .uuid = uuid, .name = "test", .kind = VM_KIND_HVM, .memory_static_max = 16 * MIB,
                            .memory_dynamic_max = 16 * MIB, .memory_dynamic_min = 8 * MIB, .vcpus_max = 2, .vcpus = 2,
@@ -117,6 +117,14 @@ static inline struct vm_spec *spec_of(struct host *h, const char *uuid, const ch
     return s;
 }
 
+/* The digits at the beginning of a text. */
+static inline long long text_number(struct host *h, const char *text)
+{
+    int64_t n = -1;
+
+    assert_true(text_to_int(arena_strndup(h->call.arena, text, strspn(text, "0123456789")), &n));
+    return n;
+}
 static inline struct domain_info info_of(struct host *h, const char *uuid)
 {
     struct domain_info info;
@@ -128,7 +136,7 @@ static inline long long guest_number(struct host *h, const char *uuid, const cha
 {
     struct domain_info info = info_of(h, uuid);
 
-    return atoll(value_get_string(&info.guest, key, "-1"));
+    return text_number(h, value_get_string(&info.guest, key, "0"));
 }
 
 /* Until 'key' of the guest has reached 'at_least', or the domain is in 'state'. */

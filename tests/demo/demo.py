@@ -13,6 +13,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 from tests.lib import pool as P  # noqa: E402
+from tests.lib.isolated import IsolatedPool  # noqa: E402
 
 FAULT = os.environ.get("FAULT", "")
 VERIFY_FAIL = re.compile(r"VERIFY FAIL (\S+) (\d+)")
@@ -133,7 +134,8 @@ def run(pool):
 def main():
     began = time.monotonic()
     options = {"allow-faults": "true"} if FAULT else {}
-    pool = P.Pool(hosts=3, prefix="127.0.1", options=options)
+    isolated = os.environ.get("ISOLATED", "") not in ("", "0")
+    pool = IsolatedPool(hosts=3, options=options) if isolated else P.Pool(hosts=3, prefix="127.0.1", options=options)
     for host in pool.hosts:
         host.env = {"FAULTS": f"demo={FAULT}"} if FAULT else {}
     print("Starting three hosts and joining them into a pool ...", flush=True)

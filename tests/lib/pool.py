@@ -214,7 +214,7 @@ class Pool:
         self.dir = os.path.abspath(directory) if directory else tempfile.mkdtemp(prefix="xapi-pool-")
         os.makedirs(self.dir, exist_ok=True)
         self.prefix = prefix or f"127.{random.randint(2, 250)}.{random.randint(1, 250)}"
-        self.http_port, self.https_port = free_ports(f"{self.prefix}.1", 2)
+        self.http_port, self.https_port = self.pick_ports()
         self.witness = os.path.join(self.dir, "witness")
         self.shared = os.path.join(self.dir, "shared-sr")
         os.makedirs(self.witness, exist_ok=True)
@@ -225,7 +225,11 @@ class Pool:
         self.api = None
         self.shared_sr = None
 
+    def pick_ports(self):
+        return free_ports(f"{self.prefix}.1", 2)
+
     def enter(self, host):
+        """What to put in front of a host's command line."""
         return []
 
     def start(self):

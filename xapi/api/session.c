@@ -143,3 +143,15 @@ struct error *api_session_logout_subject_identifier(struct api_call *c, const st
     session_destroy_of(c->xapi, c->arena, a->subject_identifier);
     return NULL;
 }
+
+/* Made when asked for: two thousand names a session would be much to keep. */
+struct error *api_session_get_rbac_permissions(struct api_call *c, const struct api_session_get_rbac_permissions_args *a, struct value *result_r)
+{
+    struct session *s = session_find(c->xapi->sessions, a->self);
+
+    if (s == NULL)
+        return err_handle_invalid(c->arena, "session", a->self);
+    *result_r = s->superuser ? value_set(NULL, 0) : rbac_permissions(c->arena, s->roles);
+    session_unref(s);
+    return NULL;
+}

@@ -51,8 +51,9 @@ struct error *message_create(struct xapi *xapi, struct arena *a, const char *nam
     return NULL;
 }
 
-void message_post(struct xapi *xapi, struct arena *a, const char *name, const char *cls, const char *obj_uuid, const char *body)
+void message_post(struct xapi *xapi, const char *name, const char *cls, const char *obj_uuid, const char *body)
 {
+    AUTO_ARENA a = arena_new();
     struct error *e = message_create(xapi, a, name, priority_of(name), cls, obj_uuid, body, NULL);
 
     if (e != NULL)

@@ -19,7 +19,7 @@ static const char *lower_state(const char *state)
 static struct error *check_vm_busy(struct api_call *c, const struct row *vm, const char *op)
 {
     const struct value *current = row_value(vm, F_VM_current_operations);
-    if (!one_of(op, LIST("plug", "unplug", "unplug_force")))
+    if (!one_of(op, LIST("plug", "unplug")))
         return NULL;
     for (unsigned i = 0; i < current->len; i++)
         if (one_of(current->members[i].value.s, LIST("clean_shutdown", "hard_shutdown", "suspend", "pause")))
@@ -41,6 +41,29 @@ static struct error *check_plugging(struct api_call *c, const struct row *vm, co
     if (strcmp(state, "Paused") == 0 && one_of(op, LIST("pause", "unpause")))
         return NULL;
     return err_vm_bad_power_state(c->arena, vm->ref, "running", lower_state(state));
+}
+
+/* A guest with emulated hardware plugs only with the help of its drivers. */
+static struct error *check_drivers(struct api_call *c, struct txn *txn, const struct row *vm, unsigned hotplug_field, const char *refusal)
+{
+    const struct row *metrics = txn_get(txn, &model_classes[CLASS_VM_metrics], row_string(vm, F_VM_metrics));
+    const struct row *guest = txn_get(txn, &model_classes[CLASS_VM_guest_metrics], row_string(vm, F_VM_guest_metrics));
+    if (strcmp(row_string(vm, F_VM_power_state), "Running") != 0 || metrics == NULL ||
+        strcmp(row_string(metrics, F_VM_metrics_current_domain_type), "hvm") != 0)
+        return NULL;
+    const char *can = guest != NULL ? row_string(guest, hotplug_field) : "unspecified";
+    if (strcmp(can, "yes") == 0)
+        return NULL;
+    if (strcmp(can, "no") == 0)
+        return err_operation_not_allowed(c->arena, refusal);
+    bool drivers = guest != NULL && (row_bool(guest, F_VM_guest_metrics_PV_drivers_detected) || row_value(guest, F_VM_guest_metrics_PV_drivers_version)->len > 0);
+    return drivers ? NULL : err_vm_missing_pv_drivers(c->arena, vm->ref);
+}
+
+static bool booted_hvm(struct txn *txn, const struct row *vm)
+{
+    const struct row *metrics = txn_get(txn, &model_classes[CLASS_VM_metrics], row_string(vm, F_VM_metrics));
+    return metrics != NULL && strcmp(row_string(metrics, F_VM_metrics_current_domain_type), "hvm") == 0;
 }
 
 static struct error *vbd_conflict(struct api_call *c, const struct row *vbd, const char *op)
@@ -69,24 +92,34 @@ static struct error *vbd_media(struct api_call *c, const struct row *vbd, const 
     return strcmp(op, "insert") == 0 && !empty ? err_vbd_not_empty(c->arena, vbd->ref) : NULL;
 }
 
-/* Somebody else uses the disk in a way that excludes this VBD. */
-static struct error *vbd_sharing(struct api_call *c, struct txn *txn, const struct row *vbd, const struct row *vdi)
+static bool is_system_domain(const struct row *vm)
 {
-    bool rw = strcmp(row_string(vbd, F_VBD_mode), "RW") == 0;
-    if (rw && row_bool(vdi, F_VDI_read_only))
-        return err_vdi_readonly(c->arena, vdi->ref);
-    if (row_bool(vdi, F_VDI_sharable))
-        return NULL;
-    const struct value *vbds = row_value(vdi, F_VDI_VBDs);
-    for (unsigned i = 0; i < vbds->len; i++) {
-        const struct row *other = strcmp(vbds->items[i].s, vbd->ref) == 0 ? NULL : txn_get(txn, &model_classes[CLASS_VBD], vbds->items[i].s);
-        if (other != NULL && row_bool(other, F_VBD_currently_attached) && (rw || strcmp(row_string(other, F_VBD_mode), "RW") == 0))
-            return error_make(c->arena, __FILE__, __LINE__, "VDI_IN_USE", 1, vdi->ref);
-    }
-    return NULL;
+    return one_of(row_map(vm, F_VM_other_config, "is_system_domain", "false"), LIST("true", "1"));
 }
 
-static struct error *vbd_disk(struct api_call *c, struct txn *txn, const struct row *vbd, const char *op)
+/* Is it plugged in or about to be, in a VM that really runs and does not know how to share? */
+static bool vbd_counts(struct txn *txn, const struct row *vbd)
+{
+    const struct row *vm = txn_get(txn, &model_classes[CLASS_VM], row_string(vbd, F_VBD_VM));
+    if (vm != NULL && (strcmp(row_string(vm, F_VM_power_state), "Suspended") == 0 || is_system_domain(vm)))
+        return false;
+    return row_bool(vbd, F_VBD_currently_attached) || row_value(vbd, F_VBD_current_operations)->len > 0;
+}
+
+/* Somebody else uses the disk in a way that excludes this VBD. */
+static struct error *vbd_sharing(struct api_call *c, struct txn *txn, const struct row *vbd, const struct row *vm, const struct row *vdi)
+{
+    bool rw = strcmp(row_string(vbd, F_VBD_mode), "RW") == 0, may_share = row_bool(vdi, F_VDI_sharable) || is_system_domain(vm);
+    const struct value *vbds = row_value(vdi, F_VDI_VBDs);
+    for (unsigned i = 0; i < vbds->len && !may_share; i++) {
+        const struct row *other = strcmp(vbds->items[i].s, vbd->ref) == 0 ? NULL : txn_get(txn, &model_classes[CLASS_VBD], vbds->items[i].s);
+        if (other != NULL && (rw || strcmp(row_string(other, F_VBD_mode), "RW") == 0) && vbd_counts(txn, other))
+            return error_make(c->arena, __FILE__, __LINE__, "VDI_IN_USE", 1, vdi->ref);
+    }
+    return rw && row_bool(vdi, F_VDI_read_only) ? err_vdi_readonly(c->arena, vdi->ref) : NULL;
+}
+
+static struct error *vbd_disk(struct api_call *c, struct txn *txn, const struct row *vbd, const struct row *vm, const char *op)
 {
     const struct row *vdi = txn_get(txn, &model_classes[CLASS_VDI], row_string(vbd, F_VBD_VDI));
     if (row_bool(vbd, F_VBD_empty) || vdi == NULL)
@@ -99,7 +132,21 @@ static struct error *vbd_disk(struct api_call *c, struct txn *txn, const struct 
     for (unsigned i = 0; i < current->len; i++)
         if (!one_of(current->members[i].value.s, LIST("mirror", "copy")))
             return err_other_operation_in_progress(c->arena, "VDI", vdi->ref, current->members[i].value.s, current->members[i].name);
-    return vbd_sharing(c, txn, vbd, vdi);
+    return row_bool(vbd, F_VBD_currently_attached) ? NULL : vbd_sharing(c, txn, vbd, vm, vdi);
+}
+
+static struct error *vbd_hotplug(struct api_call *c, struct txn *txn, const struct row *vbd, const struct row *vm, const char *op)
+{
+    bool cd = strcmp(row_string(vbd, F_VBD_type), "CD") == 0;
+    const char *state = row_string(vm, F_VM_power_state);
+    if (one_of(op, LIST("plug", "unplug", "unplug_force"))) {
+        TRY(check_drivers(c, txn, vm, F_VM_guest_metrics_can_use_hotplug_vbd, "VM states it does not support VBD hotplug."));
+        if (cd && strcmp(state, "Running") == 0 && booted_hvm(txn, vm))
+            return err_operation_not_allowed(c->arena, "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected");
+    }
+    if (cd && strcmp(state, "Suspended") == 0 && one_of(op, LIST("insert", "eject")))
+        return err_vm_bad_power_state(c->arena, vm->ref, "halted, running", "suspended");
+    return NULL;
 }
 
 static struct error *vbd_check(struct api_call *c, struct txn *txn, const struct row *vbd, const char *op, bool strict)
@@ -111,10 +158,8 @@ static struct error *vbd_check(struct api_call *c, struct txn *txn, const struct
         return NULL;
     TRY(check_plugging(c, vm, vbd->ref, row_bool(vbd, F_VBD_currently_attached), op));
     TRY(check_vm_busy(c, vm, op));
-    bool suspended = strcmp(row_string(vm, F_VM_power_state), "Suspended") == 0;
-    if (suspended && one_of(op, LIST("insert", "eject")))
-        return err_vm_bad_power_state(c->arena, vm->ref, "halted, running", "suspended");
-    return vbd_disk(c, txn, vbd, op);
+    TRY(vbd_hotplug(c, txn, vbd, vm, op));
+    return vbd_disk(c, txn, vbd, vm, op);
 }
 
 static bool always_published(struct api_call *c, const struct row *row, const char *op)
@@ -131,6 +176,19 @@ const struct operation_rules allowed_vbd = {
 };
 
 /* --- VIF -------------------------------------------------------------------------------------------------------- */
+/* Is its network the virtual side of an SR-IOV interface? */
+static bool on_sriov_network(struct txn *txn, const struct row *vif)
+{
+    const struct row *network = txn_get(txn, &model_classes[CLASS_network], row_string(vif, F_VIF_network));
+    const struct value *pifs = network != NULL ? row_value(network, F_network_PIFs) : NULL;
+    for (unsigned i = 0; pifs != NULL && i < pifs->len; i++) {
+        const struct row *pif = txn_get(txn, &model_classes[CLASS_PIF], pifs->items[i].s);
+        if (pif != NULL && row_value(pif, F_PIF_sriov_logical_PIF_of)->len > 0)
+            return true;
+    }
+    return false;
+}
+
 static struct error *vif_check(struct api_call *c, struct txn *txn, const struct row *vif, const char *op, bool strict)
 {
     const struct value *current = row_value(vif, F_VIF_current_operations);
@@ -141,8 +199,13 @@ static struct error *vif_check(struct api_call *c, struct txn *txn, const struct
         return NULL;
     if (row_bool(vm, F_VM_is_control_domain) && strcmp(op, "plug") == 0)
         return err_operation_not_allowed(c->arena, "This operation is not allowed on dom0");
+    if (one_of(op, LIST("plug", "unplug")) && on_sriov_network(txn, vif))
+        return err_operation_not_allowed(c->arena, "Network SR-IOV VIF plug/unplug not allowed");
     TRY(check_plugging(c, vm, vif->ref, row_bool(vif, F_VIF_currently_attached), op));
-    return check_vm_busy(c, vm, op);
+    TRY(check_vm_busy(c, vm, op));
+    if (!one_of(op, LIST("plug", "unplug")))
+        return NULL;
+    return check_drivers(c, txn, vm, F_VM_guest_metrics_can_use_hotplug_vif, "VM states it does not support VIF hotplug.");
 }
 
 const struct operation_rules allowed_vif = {

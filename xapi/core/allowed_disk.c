@@ -45,15 +45,21 @@ static struct error *vdi_conflict(struct vdi_check *k)
             continue;
         return err_other_operation_in_progress(k->c->arena, "VDI", k->vdi->ref, other, current->members[i].name);
     }
-    if (one_of(k->op, LIST("resize", "resize_online")) && attached_pbds(k->txn, k->sr) == 0)
+    if (strcmp(k->op, "resize") == 0 && attached_pbds(k->txn, k->sr) == 0)
         return err_sr_has_no_pbds(k->c->arena, k->sr->ref);
     return NULL;
+}
+
+static bool of_snapshot(struct vdi_check *k, const struct row *vbd)
+{
+    const struct row *vm = txn_get(k->txn, &model_classes[CLASS_VM], row_string(vbd, F_VBD_VM));
+    return vm != NULL && row_bool(vm, F_VM_is_a_snapshot);
 }
 
 static struct error *vdi_users(struct vdi_check *k)
 {
     const struct value *vbds = row_value(k->vdi, F_VDI_VBDs);
-    bool active = false, active_rw = false;
+    bool active = false, active_rw = false, only_snapshots = true;
     for (unsigned i = 0; i < vbds->len; i++) {
         const struct row *vbd = txn_get(k->txn, &model_classes[CLASS_VBD], vbds->items[i].s);
         if (vbd == NULL)
@@ -61,10 +67,11 @@ static struct error *vdi_users(struct vdi_check *k)
         bool used = row_bool(vbd, F_VBD_currently_attached);
         active |= used;
         active_rw |= used && strcmp(row_string(vbd, F_VBD_mode), "RW") == 0;
+        only_snapshots &= !used || of_snapshot(k, vbd);
     }
     if (!active || one_of(k->op, LIST("snapshot", "resize_online", "blocked", "clone", "mirror", "enable_cbt", "disable_cbt", "data_destroy")))
         return NULL;
-    if (strcmp(k->op, "copy") == 0 && !active_rw)
+    if ((strcmp(k->op, "copy") == 0 && !active_rw) || (strcmp(k->op, "list_changed_blocks") == 0 && only_snapshots))
         return NULL;
     return err_vdi_in_use(k->c->arena, k->vdi->ref, k->op);
 }
@@ -99,6 +106,37 @@ static struct error *vdi_feature(struct vdi_check *k)
     return NULL;
 }
 
+/* Disks that the pool itself depends on. */
+static struct error *vdi_of_pool(struct vdi_check *k)
+{
+    struct arena *a = k->c->arena;
+    const char *type = row_string(k->vdi, F_VDI_type);
+    if (!one_of(k->op, LIST("destroy", "forget")))
+        return NULL;
+    if (strcmp(type, "rrd") == 0)
+        return error_make(a, __FILE__, __LINE__, "VDI_HAS_RRDS", 1, k->vdi->ref);
+    struct row_list pools = txn_all(k->txn, &model_classes[CLASS_pool]);
+    if (!one_of(type, LIST("ha_statefile", "redo_log")) || pools.n == 0)
+        return NULL;
+    const struct value *current = row_value(pools.rows[0], F_pool_current_operations);
+    for (unsigned i = 0; i < current->len; i++) {
+        if (strcmp(current->members[i].value.s, "ha_enable") == 0)
+            return err_ha_enable_in_progress(a);
+        if (strcmp(current->members[i].value.s, "ha_disable") == 0)
+            return err_ha_disable_in_progress(a);
+    }
+    return row_bool(pools.rows[0], F_pool_ha_enabled) ? err_ha_is_enabled(a) : NULL;
+}
+
+static bool being_copied(const struct row *vdi)
+{
+    const struct value *current = row_value(vdi, F_VDI_current_operations);
+    for (unsigned i = 0; i < current->len; i++)
+        if (strcmp(current->members[i].value.s, "copy") == 0)
+            return true;
+    return false;
+}
+
 static struct error *vdi_kind(struct vdi_check *k)
 {
     struct arena *a = k->c->arena;
@@ -111,10 +149,15 @@ static struct error *vdi_kind(struct vdi_check *k)
         return err_vdi_is_a_physical_device(a, k->vdi->ref);
     if (strcmp(k->op, "destroy") == 0 && row_bool(k->sr, F_SR_is_tools_sr))
         return err_sr_operation_not_supported(a, k->sr->ref);
+    TRY(vdi_of_pool(k));
     if (strcmp(k->op, "data_destroy") == 0 && !row_bool(k->vdi, F_VDI_is_a_snapshot))
         return err_operation_not_allowed(a, "VDI is not a snapshot");
+    if (strcmp(k->op, "data_destroy") == 0 && !row_bool(k->vdi, F_VDI_cbt_enabled))
+        return error_make(a, __FILE__, __LINE__, "VDI_NO_CBT_METADATA", 1, k->vdi->ref);
     if (strcmp(k->op, "snapshot") == 0 && row_bool(k->vdi, F_VDI_sharable))
-        return err_vdi_is_sharable(a, k->vdi->ref);
+        return error_make(a, __FILE__, __LINE__, "VDI_IS_SHARABLE", 1, k->vdi->ref);
+    if (strcmp(k->op, "snapshot") == 0 && being_copied(k->vdi))
+        return err_operation_not_allowed(a, "Snapshot operation not allowed during copy.");
     if (one_of(k->op, LIST("snapshot", "copy")) && strcmp(row_string(k->vdi, F_VDI_on_boot), "reset") == 0)
         return err_vdi_on_boot_mode_incompatible_with_operation(a);
     return NULL;
@@ -189,6 +232,9 @@ static struct error *sr_contents(struct api_call *c, struct txn *txn, const stru
 
 static struct error *sr_check(struct api_call *c, struct txn *txn, const struct row *sr, const char *op, bool strict)
 {
+    if (one_of(op, LIST("vdi_mirror", "vdi_enable_cbt", "vdi_disable_cbt", "vdi_data_destroy", "vdi_list_changed_blocks", "vdi_set_on_boot", "vdi_revert")) &&
+        version_upgrade_in_progress(c))
+        return err_not_supported_during_upgrade(c->arena);
     for (unsigned i = 0; i < ARRAY_LEN(sr_ops); i++)
         if (strcmp(op, sr_ops[i].op) == 0 && sr_ops[i].feature != NULL && !sm_has(txn, sr, sr_ops[i].feature))
             return err_sr_operation_not_supported(c->arena, sr->ref);

@@ -58,13 +58,20 @@ static const struct state_rule { const char *states; const char *const *ops; } s
                                                  "snapshot", "update_allowed_operations", "query_services") },
 };
 
+static bool suspended_clones_allowed(const struct vm_check *k)
+{
+    struct row_list pools = txn_all(k->txn, &model_classes[CLASS_pool]);
+    return row_bool(k->vm, F_VM_is_a_snapshot) ||
+           (pools.n > 0 && strcmp(row_map(pools.rows[0], F_pool_other_config, "allow_clone_suspended_vm", "false"), "true") == 0);
+}
+
 /* The conditional words of the table resolved for this VM. */
 static const char *states_for(const struct vm_check *k, const char *states)
 {
     if (strcmp(states, "halted, running-if-control") == 0)
         return row_bool(k->vm, F_VM_is_control_domain) ? "halted, running" : "halted";
     if (strcmp(states, "halted, suspended-if-clonable") == 0)
-        return row_bool(k->vm, F_VM_is_a_snapshot) ? "halted, suspended" : "halted";
+        return suspended_clones_allowed(k) ? "halted, suspended" : "halted";
     return states;
 }
 
@@ -183,14 +190,21 @@ static struct error *check_immobile(struct vm_check *k)
     return NULL;
 }
 
+/* The domain that runs the host itself; other control domains serve it. */
+static bool is_dom0(struct vm_check *k)
+{
+    const struct row *host = txn_get(k->txn, &model_classes[CLASS_host], row_string(k->vm, F_VM_resident_on));
+    return host != NULL && strcmp(row_string(host, F_host_control_domain), k->vm->ref) == 0;
+}
+
 static struct error *check_control_domain(struct vm_check *k)
 {
     if (!row_bool(k->vm, F_VM_is_control_domain))
         return NULL;
-    if (one_of(k->op, LIST("changing_VCPUs", "destroy")))
+    if (one_of(k->op, LIST("changing_VCPUs", "destroy")) && is_dom0(k))
         return err_operation_not_allowed(k->c->arena, "This operation is not allowed on dom0");
     if (one_of(k->op, LIST("data_source_op", "changing_memory_live", "awaiting_memory_live", "metadata_export", "changing_dynamic_range",
-                           "changing_memory_limits", "changing_static_range", "start", "start_on")))
+                           "changing_memory_limits", "changing_static_range", "start", "start_on", "changing_VCPUs", "destroy")))
         return NULL;
     return err_operation_not_allowed(k->c->arena, "This operation is not allowed on a control domain");
 }
@@ -211,26 +225,31 @@ static bool support_implied(struct vm_check *k, const struct row *guest)
     return guest != NULL && row_value(guest, F_VM_guest_metrics_PV_drivers_version)->len > 0;
 }
 
+/* Has the guest said that it can do what the operation asks of it? */
+static bool feature_said(struct vm_check *k, const struct row *guest)
+{
+    if (moves(k->op))
+        return guest_has(guest, "feature-suspend");
+    if (strcmp(k->op, "clean_shutdown") == 0)
+        return guest_has(guest, "feature-shutdown") || guest_has(guest, "feature-poweroff");
+    if (strcmp(k->op, "clean_reboot") == 0)
+        return guest_has(guest, "feature-shutdown") || guest_has(guest, "feature-reboot");
+    return true;
+}
+
 static struct error *check_features(struct vm_check *k)
 {
     const struct row *guest = txn_get(k->txn, &model_classes[CLASS_VM_guest_metrics], row_string(k->vm, F_VM_guest_metrics));
-    struct error *lacks = err_vm_lacks_feature(k->c->arena, k->vm->ref);
     if (strcmp(k->op, "changing_VCPUs_live") == 0)
-        return guest_has(guest, "feature-vcpu-hotplug") ? NULL : lacks;
-    bool implied = support_implied(k, guest);
-    if (moves(k->op) && live(k->vm)) {
-        const char *reason = guest != NULL ? row_map(guest, F_VM_guest_metrics_other, "data-cant-suspend-reason", NULL) : NULL;
+        return guest_has(guest, "feature-vcpu-hotplug") ? NULL : err_vm_lacks_feature(k->c->arena, k->vm->ref);
+    if (moves(k->op) && live(k->vm) && guest != NULL) {
+        const char *reason = row_map(guest, F_VM_guest_metrics_other, "data-cant-suspend-reason", NULL);
         if (reason != NULL)
             return err_vm_non_suspendable(k->c->arena, k->vm->ref, reason);
-        return !k->strict || implied || guest_has(guest, "feature-suspend") ? NULL : lacks;
     }
-    if (!k->strict || implied)
+    if (!k->strict || support_implied(k, guest) || feature_said(k, guest))
         return NULL;
-    if (strcmp(k->op, "clean_shutdown") == 0)
-        return guest_has(guest, "feature-shutdown") || guest_has(guest, "feature-poweroff") ? NULL : lacks;
-    if (strcmp(k->op, "clean_reboot") == 0)
-        return guest_has(guest, "feature-shutdown") || guest_has(guest, "feature-reboot") ? NULL : lacks;
-    return NULL;
+    return err_vm_lacks_feature(k->c->arena, k->vm->ref);
 }
 
 /* --- 11..15 and table §1.13: disks that reset, devices that stay ------------------------------------------------------------ */
@@ -246,18 +265,38 @@ static bool disk_resets(struct vm_check *k, bool only_cached)
     return false;
 }
 
+/* Its driver can move it: an nvidia type on a GPU that has told what it is compatible with. */
+static bool vgpu_moves(struct vm_check *k, const struct row *vgpu)
+{
+    const struct row *type = txn_get(k->txn, &model_classes[CLASS_VGPU_type], row_string(vgpu, F_VGPU_type));
+    const struct row *gpu = txn_get(k->txn, &model_classes[CLASS_PGPU], row_string(vgpu, F_VGPU_resident_on));
+    return type != NULL && gpu != NULL && one_of(row_string(type, F_VGPU_type_implementation), LIST("nvidia", "nvidia_sriov")) &&
+           row_value(gpu, F_PGPU_compatibility_metadata)->len > 0;
+}
+
+static bool vgpu_stays(struct vm_check *k)
+{
+    const struct value *vgpus = row_value(k->vm, F_VM_VGPUs);
+    for (unsigned i = 0; i < vgpus->len; i++) {
+        const struct row *vgpu = txn_get(k->txn, &model_classes[CLASS_VGPU], vgpus->items[i].s);
+        if (vgpu != NULL && !vgpu_moves(k, vgpu))
+            return true;
+    }
+    return false;
+}
+
 static struct error *check_devices(struct vm_check *k)
 {
     struct arena *a = k->c->arena;
     bool snapshots = strcmp(k->op, "snapshot") == 0;
     if (strcmp(k->op, "snapshot_with_quiesce") == 0)
-        return err_vm_snapshot_with_quiesce_not_supported(a, k->vm->ref);
+        return error_make(a, __FILE__, __LINE__, "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", 1, k->vm->ref);
     if ((one_of(k->op, LIST("suspend", "checkpoint", "snapshot")) && disk_resets(k, false)) ||
         (strcmp(k->op, "pool_migrate") == 0 && disk_resets(k, true)))
         return err_vdi_on_boot_mode_incompatible_with_operation(a);
     if (moves(k->op) && row_value(k->vm, F_VM_attached_PCIs)->len > 0)
         return err_vm_has_pci_attached(a, k->vm->ref);
-    if (moves(k->op) && row_value(k->vm, F_VM_VGPUs)->len > 0 && !(strcmp(k->op, "migrate_send") == 0 && state_is(k->vm, "Halted")) &&
+    if (moves(k->op) && vgpu_stays(k) && !(strcmp(k->op, "migrate_send") == 0 && state_is(k->vm, "Halted")) &&
         !(strcmp(k->op, "checkpoint") == 0 && state_is(k->vm, "Suspended")))
         return err_vm_has_vgpu(a, k->vm->ref);
     if ((moves(k->op) || snapshots) && row_value(k->vm, F_VM_VUSBs)->len > 0)

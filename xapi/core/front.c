@@ -120,8 +120,7 @@ static struct error *listeners_open(struct arena *a, struct xapi *xapi)
 
     TRY(http_listen_tcp(a, xapi->http, xapi->address, xapi->https_port, xapi->front->tls, &id, &xapi->https_port));
     log_info("HTTPS on %s:%d", xapi->address, xapi->https_port);
-    if (config_int(xapi->config, "http-port") != 0)
-        TRY(plain_open(a, xapi));
+    TRY(plain_open(a, xapi));
     return unix_open(a, xapi);
 }
 

@@ -78,6 +78,12 @@ struct error *operation_check_vm(struct api_call *c, struct txn *txn, const stru
     return allowed_vm.check(c, txn, vm, operation, strict);
 }
 
+struct error *operation_check(struct api_call *c, struct txn *txn, unsigned class_id, const struct row *row, const char *operation, bool strict)
+{
+    const struct operation_rules *rules = rules_of(class_id);
+    return rules != NULL ? rules->check(c, txn, row, operation, strict) : NULL;
+}
+
 /* --- allowed_operations ---------------------------------------------------------------------------------- */
 struct error *operations_update(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref)
 {
@@ -95,22 +101,51 @@ struct error *operations_update(struct api_call *c, struct txn *txn, unsigned cl
     return txn_set(txn, class_id, ref, rules->allowed_field, value_list_value(&list));
 }
 
-/* Devices follow their VM's operations, a VM its devices': called after a mark changed. */
-static struct error *update_related(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref)
+static struct error *update_if_there(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref)
 {
-    TRY(operations_update(c, txn, class_id, ref));
-    if (class_id != CLASS_VM)
-        return NULL;
-    const struct row *vm;
-    TRY(txn_need(txn, CLASS_VM, ref, &vm));
-    const struct value *vbds = row_value(vm, F_VM_VBDs), *vifs = row_value(vm, F_VM_VIFs);
-    for (unsigned i = 0; i < vbds->len; i++)
-        if (txn_get(txn, &model_classes[CLASS_VBD], vbds->items[i].s) != NULL)
-            TRY(operations_update(c, txn, CLASS_VBD, vbds->items[i].s));
-    for (unsigned i = 0; i < vifs->len; i++)
-        if (txn_get(txn, &model_classes[CLASS_VIF], vifs->items[i].s) != NULL)
-            TRY(operations_update(c, txn, CLASS_VIF, vifs->items[i].s));
+    return txn_get(txn, &model_classes[class_id], ref) != NULL ? operations_update(c, txn, class_id, ref) : NULL;
+}
+
+static struct error *update_all(struct api_call *c, struct txn *txn, unsigned class_id, const struct value *refs)
+{
+    for (unsigned i = 0; i < refs->len; i++)
+        TRY(update_if_there(c, txn, class_id, refs->items[i].s));
     return NULL;
+}
+
+static struct error *update_disk_users(struct api_call *c, struct txn *txn, const char *vdi_ref)
+{
+    const struct row *vdi = txn_get(txn, &model_classes[CLASS_VDI], vdi_ref);
+    return vdi != NULL ? update_all(c, txn, CLASS_VBD, row_value(vdi, F_VDI_VBDs)) : NULL;
+}
+
+static struct error *update_vm_devices(struct api_call *c, struct txn *txn, const struct row *vm)
+{
+    const struct value *vbds = row_value(vm, F_VM_VBDs);
+    TRY(update_all(c, txn, CLASS_VBD, vbds));
+    for (unsigned i = 0; i < vbds->len; i++) {
+        const struct row *vbd = txn_get(txn, &model_classes[CLASS_VBD], vbds->items[i].s);
+        if (vbd != NULL)
+            TRY(update_if_there(c, txn, CLASS_VDI, row_string(vbd, F_VBD_VDI)));
+    }
+    return update_all(c, txn, CLASS_VIF, row_value(vm, F_VM_VIFs));
+}
+
+struct error *operations_update_around(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref)
+{
+    const struct row *row;
+    if (rules_of(class_id) == NULL)
+        return NULL;
+    TRY(txn_need(txn, class_id, ref, &row));
+    if (class_id == CLASS_VM)
+        TRY(update_vm_devices(c, txn, row));
+    if (class_id == CLASS_VBD) {
+        TRY(update_if_there(c, txn, CLASS_VDI, row_string(row, F_VBD_VDI)));
+        TRY(update_disk_users(c, txn, row_string(row, F_VBD_VDI)));
+    }
+    if (class_id == CLASS_VDI)
+        TRY(update_disk_users(c, txn, ref));
+    return operations_update(c, txn, class_id, ref);
 }
 
 /* --- marking ------------------------------------------------------------------------------------------------ */
@@ -120,17 +155,47 @@ static const char *mark_key(struct api_call *c)
     return c->task != NULL ? c->task : arena_printf(c->arena, "DummyRef:|%s", c->call.id != NULL ? c->call.id : "none");
 }
 
-static struct error *try_mark(struct api_call *c, const struct operation_rules *rules, const char *ref, const char *operation, bool strict)
+static struct error *put_mark(struct api_call *c, struct txn *txn, const struct operation_rules *rules, const char *ref, const char *operation)
 {
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *row;
-    TRY(txn_need(txn, rules->class_id, ref, &row));
-    TRY(rules->check(c, txn, row, operation, strict));
     TRY(txn_map_put(txn, rules->class_id, ref, rules->current_field, mark_key(c), value_string(operation)));
-    TRY(update_related(c, txn, rules->class_id, ref));
-    return txn_commit(txn, NULL);
+    return operations_update_around(c, txn, rules->class_id, ref);
 }
 
+struct error *operation_mark(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref, const char *operation, bool strict)
+{
+    const struct operation_rules *rules = rules_of(class_id);
+    const struct row *row;
+    if (rules == NULL)
+        return NULL;
+    TRY(txn_need(txn, class_id, ref, &row));
+    TRY(rules->check(c, txn, row, operation, strict));
+    return put_mark(c, txn, rules, ref, operation);
+}
+
+struct error *operation_unmark(struct api_call *c, struct txn *txn, unsigned class_id, const char *ref)
+{
+    const struct operation_rules *rules = rules_of(class_id);
+    if (rules == NULL || txn_get(txn, &model_classes[class_id], ref) == NULL)
+        return NULL; /* the operation destroyed it */
+    TRY(txn_map_remove(txn, class_id, ref, rules->current_field, mark_key(c)));
+    return operations_update_around(c, txn, class_id, ref);
+}
+
+struct error *operation_take(struct api_call *c, unsigned class_id, const char *ref, const char *operation, bool *taken_r)
+{
+    const struct operation_rules *rules = rules_of(class_id);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *row = rules != NULL ? txn_get(txn, &model_classes[class_id], ref) : NULL;
+    *taken_r = false;
+    if (row == NULL || row_value(row, rules->current_field)->len > 0)
+        return NULL;
+    TRY(put_mark(c, txn, rules, ref, operation));
+    TRY(txn_commit(txn, NULL));
+    *taken_r = true;
+    return NULL;
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------------- */
 static struct error *waiters_enter(struct api_call *c, struct operations *o)
 {
     LOCK_SCOPE(&o->lock);
@@ -146,57 +211,62 @@ static void waiters_leave(struct operations *o)
     o->waiters--;
 }
 
-/* Retries until the mark is had, another error comes, the call is cancelled, or two hours are over. */
-static struct error *wait_and_mark(struct api_call *c, const struct operation_rules *rules, const char *ref, const char *operation, bool strict)
+static struct error *retry_until(struct api_call *c, unsigned class_id, int64_t until, operation_attempt_fn *attempt, void *ctx)
 {
     struct class_set classes = { { 0 } };
-    class_set_add(&classes, rules->class_id);
-    int64_t until = clock_ms(c->call.clock) + WAIT_TOTAL_MS;
-    task_set_cancellable(c, true);
+    class_set_add(&classes, class_id);
     for (;;) {
         uint64_t since = db_generation(c->db);
-        struct error *e = try_mark(c, rules, ref, operation, strict);
-        if (!error_is(e, "OTHER_OPERATION_IN_PROGRESS") || clock_ms(c->call.clock) >= until) {
-            task_set_cancellable(c, false);
+        struct error *e = attempt(c, ctx);
+        if (!error_is(e, "OTHER_OPERATION_IN_PROGRESS") || clock_ms(c->call.clock) >= until)
             return e;
-        }
         if (call_cancelled(&c->call))
             return err_task_cancelled(c->arena, mark_key(c));
         change_log_wait(c->db, &c->call, since, &classes, WAIT_STEP_MS);
     }
 }
 
-struct error *operation_begin(struct api_call *c, unsigned class_id, const char *ref, const char *operation, bool strict)
+struct error *operation_retry(struct api_call *c, unsigned class_id, int64_t wait_ms, operation_attempt_fn *attempt, void *ctx)
 {
-    const struct operation_rules *rules = rules_of(class_id);
-    if (rules == NULL)
-        return NULL;
-    struct error *e = try_mark(c, rules, ref, operation, strict);
+    struct error *e = attempt(c, ctx);
     if (!error_is(e, "OTHER_OPERATION_IN_PROGRESS"))
         return e;
     struct operations *o = c->xapi->operations;
     TRY(waiters_enter(c, o));
-    e = wait_and_mark(c, rules, ref, operation, strict);
+    task_set_cancellable(c, true);
+    e = retry_until(c, class_id, clock_ms(c->call.clock) + wait_ms, attempt, ctx);
+    task_set_cancellable(c, false);
     waiters_leave(o);
     return e;
 }
 
-static struct error *unmark(struct api_call *c, const struct operation_rules *rules, const char *ref)
+/* --- begin and end ----------------------------------------------------------------------------------------------- */
+struct begin { unsigned class_id; const char *ref, *operation; bool strict; };
+
+static struct error *try_begin(struct api_call *c, void *ctx)
+{
+    const struct begin *b = ctx;
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(operation_mark(c, txn, b->class_id, b->ref, b->operation, b->strict));
+    return txn_commit(txn, NULL);
+}
+
+struct error *operation_begin(struct api_call *c, unsigned class_id, const char *ref, const char *operation, bool strict)
+{
+    struct begin b = { class_id, ref, operation, strict };
+    return rules_of(class_id) != NULL ? operation_retry(c, class_id, WAIT_TOTAL_MS, try_begin, &b) : NULL;
+}
+
+static struct error *end(struct api_call *c, unsigned class_id, const char *ref)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
-    if (txn_get(txn, &model_classes[rules->class_id], ref) == NULL)
-        return NULL; /* the operation destroyed it */
-    TRY(txn_map_remove(txn, rules->class_id, ref, rules->current_field, mark_key(c)));
-    TRY(update_related(c, txn, rules->class_id, ref));
+    TRY(operation_unmark(c, txn, class_id, ref));
     return txn_commit(txn, NULL);
 }
 
 void operation_end(struct api_call *c, unsigned class_id, const char *ref, const char *operation)
 {
-    const struct operation_rules *rules = rules_of(class_id);
-    if (rules == NULL)
-        return;
-    struct error *e = unmark(c, rules, ref);
+    struct error *e = rules_of(class_id) != NULL ? end(c, class_id, ref) : NULL;
     if (e != NULL)
         log_err("operation %s of %s stays marked: %s", operation, ref, error_text(c->arena, e));
 }

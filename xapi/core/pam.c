@@ -17,7 +17,7 @@ struct answers {
 static int converse(int n, const struct pam_message **messages, struct pam_response **replies_r, void *ctx)
 {
     struct answers *answers = ctx;
-    struct pam_response *replies = n > 0 ? calloc((size_t)n, sizeof(*replies)) : NULL;
+    struct pam_response *replies = n > 0 ? calloc((size_t)n, sizeof(*replies)) : NULL; /* lint: PAM frees it */
 
     if (replies == NULL)
         return PAM_CONV_ERR;
@@ -26,7 +26,7 @@ static int converse(int n, const struct pam_message **messages, struct pam_respo
         if (style != PAM_PROMPT_ECHO_OFF && style != PAM_PROMPT_ECHO_ON)
             continue;
         bool fresh = answers->password != NULL && answers->n_asked++ > 0;
-        replies[i].resp = strdup(fresh ? answers->password : answers->old_password);
+        replies[i].resp = strdup(fresh ? answers->password : answers->old_password); /* lint: PAM frees it */
     }
     *replies_r = replies;
     return PAM_SUCCESS;

@@ -107,7 +107,7 @@ static struct error *hash_make(struct arena *a, const char *password, char **has
 
 struct error *users_set(struct arena *a, const char *path, const char *user, const char *password)
 {
-    char *text, *name, *old, *hash;
+    char *text, *name, *old, *hash = NULL;
     AUTO_TEXT out = TEXT_INIT;
 
     if (*user == '\0' || *user == '#' || strpbrk(user, ":\n\r") != NULL)

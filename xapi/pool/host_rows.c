@@ -4,6 +4,7 @@
 
 #include "rpc/base/uuid.h"
 #include "xapi/pool/host_record.h"
+#include "xapi/pool/sr_rows.h"
 
 #define FIELD(class_field, v) { F_##class_field, v }
 #define NONE value_string(REF_NULL)
@@ -315,18 +316,6 @@ struct error *pool_cpu_update(struct txn *txn, struct arena *arena)
 }
 
 /* --- removal -------------------------------------------------------------------------------------------------- */
-static struct error *sr_rows_destroy(struct txn *txn, const struct row *sr)
-{
-    const struct row *pool = pool_row(txn);
-    static const unsigned pool_fields[] = { F_pool_default_SR, F_pool_suspend_image_SR, F_pool_crash_dump_SR };
-
-    for (unsigned i = 0; pool != NULL && i < ARRAY_LEN(pool_fields); i++)
-        if (strcmp(row_string(pool, pool_fields[i]), sr->ref) == 0)
-            TRY(txn_set_string(txn, CLASS_pool, pool->ref, pool_fields[i], REF_NULL));
-    TRY(delete_all(txn, CLASS_VDI, row_value(sr, F_SR_VDIs)));
-    return txn_delete(txn, CLASS_SR, sr->ref);
-}
-
 static struct error *pbds_destroy(struct txn *txn, const struct value *pbds)
 {
     for (unsigned i = 0; i < pbds->len; i++) {
@@ -336,8 +325,9 @@ static struct error *pbds_destroy(struct txn *txn, const struct value *pbds)
             continue;
         sr = txn_get(txn, &model_classes[CLASS_SR], row_string(pbd, F_PBD_SR));
         if (sr != NULL && row_value(sr, F_SR_PBDs)->len == 1 && !row_bool(sr, F_SR_shared))
-            TRY(sr_rows_destroy(txn, sr));
-        TRY(txn_delete(txn, CLASS_PBD, pbd->ref));
+            TRY(sr_row_destroy(txn, sr));
+        else
+            TRY(txn_delete(txn, CLASS_PBD, pbd->ref));
     }
     return NULL;
 }

@@ -5,6 +5,7 @@
 #include "rpc/base/uuid.h"
 #include "storage/sr_driver.h"
 #include "xapi/core/operations.h"
+#include "xapi/pool/host_record.h"
 
 #define FIELD(class_field, v) { F_##class_field, v }
 
@@ -90,6 +91,21 @@ struct error *sr_row_create(struct txn *txn, const struct sr_row_spec *spec, con
     };
 
     return txn_create(txn, CLASS_SR, NULL, spec->uuid, fields, ARRAY_LEN(fields), ref_r);
+}
+
+struct error *sr_row_destroy(struct txn *txn, const struct row *sr)
+{
+    const struct row *pool = pool_row(txn);
+    static const unsigned pool_fields[] = { F_pool_default_SR, F_pool_suspend_image_SR, F_pool_crash_dump_SR };
+
+    for (unsigned i = 0; pool != NULL && i < ARRAY_LEN(pool_fields); i++)
+        if (strcmp(row_string(pool, pool_fields[i]), sr->ref) == 0)
+            TRY(txn_set_string(txn, CLASS_pool, pool->ref, pool_fields[i], REF_NULL));
+    for (unsigned i = 0; i < row_value(sr, F_SR_PBDs)->len; i++)
+        TRY(txn_delete(txn, CLASS_PBD, row_value(sr, F_SR_PBDs)->items[i].s));
+    for (unsigned i = 0; i < row_value(sr, F_SR_VDIs)->len; i++)
+        TRY(txn_delete(txn, CLASS_VDI, row_value(sr, F_SR_VDIs)->items[i].s));
+    return txn_delete(txn, CLASS_SR, sr->ref);
 }
 
 struct error *pbd_row_create(struct txn *txn, const char *host_ref, const char *sr_ref, const struct value *device_config, const char **ref_r)

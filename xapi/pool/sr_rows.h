@@ -15,6 +15,8 @@ struct sr_row_spec {
     struct value sm_config, other_config; /* maps of strings */
 };
 NODISCARD struct error *sr_row_create(struct txn *, const struct sr_row_spec *, const char **ref_r);
+/* Removes it with its PBDs' and VDIs' rows; the pool's default SRs that name it are cleared. */
+NODISCARD struct error *sr_row_destroy(struct txn *, const struct row *sr);
 /* A PBD, unplugged. */
 NODISCARD struct error *pbd_row_create(struct txn *, const char *host_ref, const char *sr_ref, const struct value *device_config, const char **ref_r);
 /* The PBD of an SR on a host; NULL: none. */

@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 
@@ -71,6 +70,7 @@ static void find_again(struct call *c, struct sim_host *h, const char *dir)
 static struct error *find_all(struct call *c, struct sim_host *h)
 {
     const char *domains = arena_printf(c->arena, "%s/domains", h->state_dir);
+    int64_t last;
     char *text;
     size_t len;
 
@@ -80,7 +80,7 @@ static struct error *find_all(struct call *c, struct sim_host *h)
             return err_internal(c->arena, "%s: %s", *dir, strerror(-rc));
     }
     if (file_read(c->arena, arena_printf(c->arena, "%s/next_domid", h->state_dir), RECORD_MAX, &text, &len) == 0)
-        h->next_domid = (int)strtol(text, NULL, 10);
+        h->next_domid = text_to_int(text, &last) && last > 0 && last < INT32_MAX ? (int)last : 0;
     DIR *all = opendir(domains);
     if (all == NULL)
         return err_internal(c->arena, "%s: %s", domains, strerror(errno));

@@ -152,7 +152,7 @@ struct error *sim_domid_next(struct call *c, struct sim_host *h, int *domid_r)
     lock_take(&h->lock);
     *domid_r = ++h->next_domid;
     lock_drop(&h->lock);
-    snprintf(text, sizeof(text), "%d\n", *domid_r);
+    snprintf(text, sizeof(text), "%d", *domid_r);
     int rc = file_replace(arena_printf(c->arena, "%s/next_domid", h->state_dir), text, strlen(text), 0600);
     return rc < 0 ? err_internal(c->arena, "%s/next_domid: %s", h->state_dir, strerror(-rc)) : NULL;
 }

@@ -1,5 +1,4 @@
 /* What the simulated host pretends to be. */
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,7 +43,6 @@ void sim_options_read(struct sim_host *h, const struct value *o)
 {
     const char *program = value_get_string(o, "sim-guest-program", "");
     const char *verify = value_get_string(o, "sim-verify", "on");
-    const char *mhz = value_get_string(o, "sim-cpu-mhz", "2400");
 
     h->options = (struct sim_options){
         .guest_program = program[0] != '\0' ? arena_strdup(h->arena, program) : guest_program(h),
@@ -59,7 +57,7 @@ void sim_options_read(struct sim_host *h, const struct value *o)
         .cpu_features = text_of(h, o, "sim-cpu-features",
                                 "1fc9cbf5-f6fa3203-2991cbf5-00000123-00000001-000001ab-00000000-00000000-00001000-9c000000-00000000-00000000"),
         .capabilities = text_of(h, o, "sim-capabilities", "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64"),
-        .cpu_mhz = atof(mhz) > 0 ? atof(mhz) : 2400,
+        .cpu_mhz = (double)int_of(o, "sim-cpu-mhz", 2400),
         .suspend_ack_ms = int_of(o, "sim-suspend-ack-ms", 30000),
         .suspend_ms = int_of(o, "sim-suspend-ms", 1200000),
         .start_ms = int_of(o, "sim-start-ms", 30000),

@@ -32,6 +32,8 @@ static void swallow(struct http_exchange *ex, struct byte_stream *s, void *ctx)
     sem_post(&ran);
 }
 
+static void swallow_body(struct http_exchange *ex, struct byte_stream *s, void *ctx) { swallow(ex, http_body_stream(ex, s), ctx); }
+
 /* Sends back what comes, upper-cased, without any head, while it comes. */
 static void converse(struct http_exchange *ex, struct byte_stream *s, void *ctx)
 {
@@ -68,6 +70,8 @@ static void keep(struct http_exchange *ex, struct byte_stream *s, void *ctx)
 }
 static void take_and_keep(struct http_exchange *ex, void *ctx) { http_takeover(ex, keep, NULL); }
 
+static void take_body(struct http_exchange *ex, void *ctx) { http_takeover(ex, swallow_body, NULL); }
+
 static void now(struct http_exchange *ex, void *ctx) { http_reply(ex, 200, "text/plain", NULL, NULL); }
 
 static const struct http_route routes[] = {
@@ -76,6 +80,7 @@ static const struct http_route routes[] = {
     { "CONNECT", "/talk", HTTP_BODY_TAKEOVER, take, NULL },
     { "POST", "/buffered", HTTP_BODY_BUFFER, take, NULL },
     { "PUT", "/later", HTTP_BODY_TAKEOVER, take_later, NULL },
+    { "PUT", "/body", HTTP_BODY_TAKEOVER, take_body, NULL },
     { "PUT", "/keep", HTTP_BODY_TAKEOVER, take_and_keep, NULL },
     { "GET", "/", HTTP_BODY_BUFFER, now, NULL },
     { 0 },
@@ -150,6 +155,40 @@ static void test_large_put(void **state)
     snprintf(want, sizeof want, "/big %d %llu 1", SIZE, (unsigned long long)(sum * (SIZE / 65536)));
     expect_body(&w, want);
     wire_close(&w);
+    front_close(&f);
+}
+
+/* http_body_stream gives the body alone, whatever its framing; the client need not end the stream. */
+static void test_body_stream(void **state)
+{
+    static const struct { const char *head, *body; bool ends; const char *want; } cases[] = {
+        { "Content-Length: 6\r\n", "abcdefGARBAGE", false, "/body 6 597 1" },
+        { "Content-Length: 0\r\n", "", false, "/body 0 0 1" },
+        { "Content-Length: 6\r\n", "abc", true, "/body 3 294 0" },
+        { "Content-Length: 1125899906842624\r\n", "abcdef", true, "/body 6 597 1" },
+        { "", "abcdef", true, "/body 6 597 1" },
+        { "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n3;x\r\ndef\r\n0\r\n\r\nGARBAGE", false, "/body 6 597 1" },
+        { "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\nzz\r\n", false, "/body 3 294 0" },
+        { "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n3\r\n", true, "/body 3 294 0" },
+    };
+    struct front f;
+
+    front_open(&f, routes, 1, NULL);
+    for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+        struct wire w = { .fd = front_dial(f.port) };
+        struct text r = TEXT_INIT;
+
+        text_printf(&r, "PUT /body HTTP/1.1\r\n%s\r\n", cases[i / 2].head);
+        put(w.fd, r.bytes, r.len);
+        if (i % 2) /* the body apart from the head */
+            front_sync(&f, "GET / HTTP/1.1\r\n\r\n");
+        say(w.fd, cases[i / 2].body);
+        if (cases[i / 2].ends)
+            shutdown(w.fd, SHUT_WR);
+        expect_body(&w, cases[i / 2].want);
+        wire_close(&w);
+        text_release(&r);
+    }
     front_close(&f);
 }
 
@@ -269,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_early_bytes_and_end, setup),
         cmocka_unit_test_setup(test_large_put, setup),
+        cmocka_unit_test_setup(test_body_stream, setup),
         cmocka_unit_test_setup(test_duplex, setup),
         cmocka_unit_test_setup(test_continue, setup),
         cmocka_unit_test_setup(test_stop_aborts, setup),

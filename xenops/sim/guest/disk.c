@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "rpc/base/fd.h"
@@ -104,10 +103,9 @@ bool disk_add(struct guest *g, const struct disk_setting *setting, bool fresh)
         atomic_store(&d->witness[i], 0);
     disk_open(d);
     if (setting->writable && setting->path[0] != '\0' && g->settings.disk_iops > 0 && d->n_blocks > 0) {
-        d->buffer = aligned_alloc(GUEST_PAGE, GUEST_PAGE);
-        d->has_thread = d->buffer != NULL;
-        if (d->has_thread)
-            d->thread = thread_start("disk", disk_run, d);
+        d->buffer = guest_page_in(d->room);
+        d->has_thread = true;
+        d->thread = thread_start("disk", disk_run, d);
     }
     return true;
 }
@@ -122,7 +120,6 @@ bool disk_remove(struct guest *g, const char *device)
     gate_wake(&g->gate);
     if (d->has_thread)
         pthread_join(d->thread, NULL);
-    free(d->buffer);
     fd_close(&d->fd);
     *d = (struct disk){ .fd = -1 };
     return true;

@@ -37,7 +37,8 @@ struct disk {
     double owed;
     uint64_t n_blocks;          /* in its working set */
     _Atomic uint32_t *witness; /* n_blocks of them, or NULL */
-    struct guest_page *buffer;
+    struct guest_page *buffer; /* in room, aligned for O_DIRECT */
+    char room[2 * GUEST_PAGE];
 };
 
 struct guest {
@@ -66,6 +67,12 @@ struct guest {
 static inline struct guest_page *guest_page_at(const struct guest *g, uint64_t page)
 {
     return (struct guest_page *)(void *)(g->ram + page * GUEST_PAGE);
+}
+
+/* The first whole page within room[2 * GUEST_PAGE]. */
+static inline struct guest_page *guest_page_in(char *room)
+{
+    return (struct guest_page *)(void *)(room + (GUEST_PAGE - (uintptr_t)room % GUEST_PAGE) % GUEST_PAGE);
 }
 
 /* ram.c: false, with a line on stderr, without memory. */

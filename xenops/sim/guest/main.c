@@ -35,14 +35,15 @@ static void finish(struct guest *g)
 
 int main(int argc, char **argv)
 {
+    const struct sigaction ignore = { .sa_handler = SIG_IGN };
     struct guest *g = xcalloc(1, sizeof(*g));
 
     if (argc != 2 || chdir(argv[1]) < 0) {
         fprintf(stderr, "usage: xapi-guest DIRECTORY\n");
         return 2;
     }
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
     g->arena = arena_new();
     g->clock = &clock_real;
     g->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "rpc/base/fd.h"
+#include "rpc/base/text.h"
 #include "xenops/sim/guest_text.h"
 
 #define SETTINGS_MAX (1u << 20)
@@ -23,16 +24,14 @@ static double number(const char *value)
 
 bool settings_disk(struct arena *a, const char *device, const char *value, struct disk_setting *d)
 {
-    char *end;
-
     if (strlen(device) >= sizeof(d->device) || strlen(value) < 4 || value[2] != ' ')
         return false;
+    size_t digits = strspn(value + 3, "0123456789");
     *d = (struct disk_setting){ .writable = strncmp(value, "rw", 2) == 0 };
     memcpy(d->device, device, strlen(device) + 1);
-    d->size = strtoll(value + 3, &end, 10);
-    if (*end != ' ' || d->size < 0)
+    if (value[3 + digits] != ' ' || !text_to_int(arena_strndup(a, value + 3, digits), &d->size))
         return false;
-    d->path = arena_strdup(a, end + 1);
+    d->path = arena_strdup(a, value + 3 + digits + 1);
     return true;
 }
 
@@ -87,11 +86,11 @@ static bool setting_set(struct arena *a, struct settings *s, const char *key, co
     else if (strcmp(key, "witness") == 0)
         s->witness = value;
     else if (strcmp(key, "pages") == 0)
-        s->n_pages = strtoull(value, NULL, 10);
+        return text_to_uint(value, &s->n_pages);
     else if (strcmp(key, "target_pages") == 0)
-        s->target_pages = strtoull(value, NULL, 10);
+        return text_to_uint(value, &s->target_pages);
     else if (strcmp(key, "vcpus") == 0)
-        s->vcpus = (unsigned)strtoul(value, NULL, 10);
+        s->vcpus = (unsigned)number(value);
     return true;
 }
 

@@ -3,7 +3,6 @@
 #include "xenops/sim/guest/guest.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "rpc/base/fd.h"
@@ -55,8 +54,9 @@ static bool disk_good(struct disk *d, uint64_t *failed_r)
 {
     struct guest *g = d->guest;
     uint32_t version;
-    struct guest_page *block = aligned_alloc(GUEST_PAGE, GUEST_PAGE);
-    bool good = block != NULL;
+    char room[2 * GUEST_PAGE];
+    struct guest_page *block = guest_page_in(room);
+    bool good = true;
 
     for (uint64_t i = 0; good && i < d->n_blocks; i++) {
         uint32_t seen = d->witness != NULL ? atomic_load_explicit(&d->witness[i], memory_order_acquire) : 0;
@@ -68,7 +68,6 @@ static bool disk_good(struct disk *d, uint64_t *failed_r)
         if (good)
             atomic_fetch_add(&g->control->blocks_verified, 1);
     }
-    free(block);
     d->unverified = false;
     return good;
 }

@@ -1,0 +1,143 @@
+/* xapi-ctl: what an operator does to a host beside the API.
+ *
+ *   xapi-ctl [--config FILE] [--set key=value]… COMMAND
+ *
+ *   passwd USER             sets a password in the users file; reads it from standard input
+ *   db …                    check, backup, restore: see db_commands.h
+ *   status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], migrations
+ *                           asked of the running daemon through <dir>/xapi-ctl.sock */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "rpc/base/fd.h"
+#include "rpc/base/text.h"
+#include "xapi/core/control_socket.h"
+#include "xapi/core/options.h"
+#include "xapi/core/users.h"
+#include "xapi/ctl/db_commands.h"
+
+#define PASSWORD_MAX 1024
+
+static int usage(void)
+{
+    fputs("usage: xapi-ctl [--config FILE] [--set key=value]… COMMAND\n"
+          "  passwd USER\n  db check|backup|restore …\n  status\n  log set MODULE|all err|warn|info|debug\n"
+          "  fault arm NAME=ACTION[@N]\n  fault disarm [NAME]\n  migrations\n",
+          stderr);
+    return EXIT_FAILURE;
+}
+
+static int failed(struct arena *a, const struct error *e)
+{
+    fprintf(stderr, "xapi-ctl: %s\n", e->n_params > 0 ? e->params[e->n_params - 1] : error_text(a, e));
+    return EXIT_FAILURE;
+}
+
+/* --- passwd ------------------------------------------------------------------------------------------- */
+
+/* One line; not shown when typed. */
+static bool password_read(char *line)
+{
+    struct termios shown, hidden;
+    bool typed = tcgetattr(STDIN_FILENO, &shown) == 0;
+
+    if (typed) {
+        fputs("Password: ", stderr);
+        hidden = shown;
+        hidden.c_lflag &= ~(tcflag_t)ECHO;
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+    }
+    bool ok = fgets(line, PASSWORD_MAX, stdin) != NULL;
+    if (typed) {
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
+        fputc('\n', stderr);
+    }
+    if (ok)
+        line[strcspn(line, "\r\n")] = '\0';
+    return ok && *line != '\0';
+}
+
+static int command_passwd(struct arena *a, const struct options *o)
+{
+    const char *path = config_string(o->config, "users-file");
+    char password[PASSWORD_MAX];
+
+    if (o->n_rest != 2)
+        return usage();
+    if (*path == '\0') {
+        fputs("xapi-ctl: users-file is not set: passwords are PAM's, use passwd(1)\n", stderr);
+        return EXIT_FAILURE;
+    }
+    if (!password_read(password)) {
+        fputs("xapi-ctl: no password given\n", stderr);
+        return EXIT_FAILURE;
+    }
+    struct error *e = users_set(a, path, o->rest[1], password);
+    explicit_bzero(password, sizeof(password));
+    return e != NULL ? failed(a, e) : EXIT_SUCCESS;
+}
+
+/* --- commands for the daemon -------------------------------------------------------------------------------- */
+
+static int answer_print(int fd)
+{
+    AUTO_TEXT answer = TEXT_INIT;
+    char piece[4096];
+    ssize_t n;
+
+    while ((n = read(fd, piece, sizeof(piece))) > 0)
+        text_add_len(&answer, piece, (size_t)n);
+    bool ok = answer.len >= 3 && strncmp(answer.bytes, "ok\n", 3) == 0;
+    const char *body = answer.len > 0 ? strchr(answer.bytes, '\n') : NULL;
+    if (body != NULL)
+        fputs(body + 1, ok ? stdout : stderr);
+    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int command_daemon(struct arena *a, const struct options *o)
+{
+    const char *path = arena_printf(a, "%s/" CONTROL_SOCKET_NAME, config_string(o->config, "dir"));
+    AUTO_TEXT line = TEXT_INIT;
+    AUTO_FD fd = unix_connect(path);
+
+    if (fd < 0) {
+        fprintf(stderr, "xapi-ctl: %s: %s (is xapi running?)\n", path, strerror(-fd));
+        fd = -1;
+        return EXIT_FAILURE;
+    }
+    for (int i = 0; i < o->n_rest; i++)
+        text_printf(&line, "%s%s", i > 0 ? " " : "", o->rest[i]);
+    text_add(&line, "\n");
+    int rc = fd_write_all(fd, line.bytes, line.len);
+    if (rc < 0) {
+        fprintf(stderr, "xapi-ctl: %s: %s\n", path, strerror(-rc));
+        return EXIT_FAILURE;
+    }
+    return answer_print(fd);
+}
+
+static int run(struct arena *a, const struct options *o)
+{
+    if (o->n_rest == 0)
+        return usage();
+    if (strcmp(o->rest[0], "passwd") == 0)
+        return command_passwd(a, o);
+    if (strcmp(o->rest[0], "db") == 0)
+        return ctl_db(o->n_rest, o->rest);
+    return command_daemon(a, o);
+}
+
+int main(int argc, char **argv)
+{
+    AUTO_ARENA a = arena_new();
+    struct options o;
+    struct error *e = options_read(a, argc, argv, &o);
+    int status = e != NULL ? failed(a, e) : run(a, &o);
+
+    options_release(&o);
+    return status;
+}
