@@ -178,6 +178,7 @@ docs: $(BUILD)/idlc ## the API reference, into build/api.md
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 SECONDS ?= 60
+MAKEFLAGS += --no-builtin-rules
 FUZZ_LIBS := xapi storage xenops idlc db http wire base
 define fuzzer
 build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c

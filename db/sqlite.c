@@ -13,7 +13,9 @@
 LOG_MODULE(db);
 
 #define BUSY_MS 10000
-#define WAL_PAGES 4000 /* checkpoint when the log is so long */
+#define WAL_PAGES 1000     /* checkpoint when the log is so long */
+#define WAL_HEADER 32
+#define WAL_FRAME (4096 + 24)
 
 /* --- small things ------------------------------------------------------------------------------------ */
 
@@ -180,6 +182,11 @@ static struct error *prepare_all(struct arena *arena, struct sqlite *s)
     return sqlite_prepare(arena, s->handle, "UPDATE meta SET value=? WHERE key='generation_ceiling'", &s->ceiling);
 }
 
+static unsigned checkpoint_pages(const struct db_options *options)
+{
+    return options->checkpoint_pages != 0 ? options->checkpoint_pages : WAL_PAGES;
+}
+
 static struct error *open_existing(struct arena *arena, sqlite3 *handle, const struct db_options *options)
 {
     int64_t version;
@@ -188,8 +195,7 @@ static struct error *open_existing(struct arena *arena, sqlite3 *handle, const s
     if (strcmp(mode, "wal") != 0)
         return err_internal(arena, "%s: SQLite refuses write-ahead logging (%s)", options->path, mode);
     TRY(sqlite_exec(arena, handle, options->synchronous_off ? "PRAGMA synchronous=OFF" : "PRAGMA synchronous=FULL"));
-    unsigned pages = options->checkpoint_pages != 0 ? options->checkpoint_pages : WAL_PAGES;
-    TRY(sqlite_exec(arena, handle, arena_printf(arena, "PRAGMA wal_autocheckpoint=%u", pages)));
+    TRY(sqlite_exec(arena, handle, arena_printf(arena, "PRAGMA wal_autocheckpoint=%u", checkpoint_pages(options))));
     TRY(sqlite_exec(arena, handle, "PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY"));
     TRY(sqlite_ask_int(arena, handle, "PRAGMA user_version", &version));
     return sqlite_schema_upgrade(arena, handle, version);
@@ -203,6 +209,7 @@ struct error *sqlite_open(struct arena *arena, const struct db_options *options,
 
     struct sqlite *s = xcalloc(1, sizeof(*s));
     s->classes = xcalloc(model_n_classes, sizeof(*s->classes));
+    s->checkpoint_pages = checkpoint_pages(options);
     struct error *error = sqlite_connect(arena, options->path, options->vfs, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->handle);
     if (error == NULL && empty)
         error = sqlite_schema_create(arena, s->handle);
@@ -216,6 +223,25 @@ struct error *sqlite_open(struct arena *arena, const struct db_options *options,
     }
     *sqlite_r = s;
     return NULL;
+}
+
+/* SQLite takes no frame for valid that does not carry the log's salt, so zeroes are never played back. */
+void sqlite_fill_log(struct sqlite *s)
+{
+    static const char zeroes[65536];
+    const sqlite3_int64 end = WAL_HEADER + (sqlite3_int64)s->checkpoint_pages * WAL_FRAME;
+    sqlite3_file *log = NULL;
+    sqlite3_int64 at = 0;
+
+    if (sqlite3_file_control(s->handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) != SQLITE_OK || log == NULL ||
+        log->pMethods == NULL || log->pMethods->xFileSize(log, &at) != SQLITE_OK)
+        return;
+    int rc = SQLITE_OK;
+    while (at < end && rc == SQLITE_OK) {
+        int n = end - at < (sqlite3_int64)sizeof(zeroes) ? (int)(end - at) : (int)sizeof(zeroes);
+        rc = log->pMethods->xWrite(log, zeroes, n, at);
+        at += n;
+    }
 }
 
 static void statements_release(struct sqlite_statements *st)

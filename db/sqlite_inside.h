@@ -21,6 +21,8 @@ struct sqlite {
     sqlite3 *handle;
     sqlite3_stmt *begin, *commit, *rollback, *ceiling;
     struct sqlite_statements *classes; /* model_n_classes */
+    unsigned checkpoint_pages;
+    unsigned n_commits;                /* up to the point where the log is filled */
 };
 
 /* SQLite's text for what just failed, as INTERNAL_ERROR. */
@@ -39,6 +41,10 @@ static inline void sqlite_handle_cleanup(sqlite3 **h) { sqlite3_close(*h); }
 #define AUTO_SQLITE_HANDLE CLEANUP(sqlite_handle_cleanup) sqlite3
 static inline void sqlite_stmt_cleanup(sqlite3_stmt **s) { sqlite3_finalize(*s); }
 #define AUTO_SQLITE_STMT CLEANUP(sqlite_stmt_cleanup) sqlite3_stmt
+
+/* Writes zeroes over the whole length that the write-ahead log may reach, so that later commits only
+ * overwrite: a sync of a file that does not grow costs half. Failing is no harm. */
+void sqlite_fill_log(struct sqlite *);
 
 /* sqlite_schema.c: brings tables and columns to what the model says, within the caller's transaction. */
 NODISCARD struct error *sqlite_schema_sync(struct arena *, sqlite3 *);

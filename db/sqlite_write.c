@@ -8,6 +8,8 @@
 #include "rpc/base/check.h"
 #include "rpc/base/memory.h"
 
+#define COMMITS_BEFORE_FILL 8 /* a database that is only looked at is not worth it */
+
 /* --- values ------------------------------------------------------------------------------------------ */
 
 static int bind_text(sqlite3_stmt *stmt, int at, const char *s, size_t len)
@@ -190,6 +192,8 @@ static int write_all(struct sqlite *s, const struct sqlite_write *writes, unsign
 
 char *sqlite_commit(struct sqlite *s, const struct sqlite_write *writes, unsigned n, uint64_t ceiling)
 {
+    if (s->n_commits < COMMITS_BEFORE_FILL && ++s->n_commits == COMMITS_BEFORE_FILL)
+        sqlite_fill_log(s);
     int rc = write_all(s, writes, n, ceiling);
     if (rc == SQLITE_OK)
         return NULL;

@@ -61,6 +61,7 @@ static void retire(struct connection *c)
 {
     timer_remove(&c->loop->timers, &c->timer);
     link_remove(&c->link);
+    atomic_fetch_sub(&c->loop->load, 1);
     c->state = CONN_CLOSED;
     c->next_dead = c->loop->dead;
     c->loop->dead = c;

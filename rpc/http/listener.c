@@ -36,6 +36,7 @@ void listener_unref(struct listener *l)
 
 void listener_shut(struct listener *l)
 {
+    atomic_store(&l->shut, true);
     shutdown(l->fd, SHUT_RDWR);
     if (l->unix_path != NULL)
         unlink(l->unix_path);
@@ -59,6 +60,7 @@ static void name_peer(const struct sockaddr_storage *a, char *out, size_t size)
     }
 }
 
+/* On the loop's thread; loop->load has been raised already. */
 static void admit(struct loop *loop, struct listener *l, int fd, const struct sockaddr_storage *address)
 {
     struct http_server *server = loop->server;
@@ -78,6 +80,7 @@ static void admit(struct loop *loop, struct listener *l, int fd, const struct so
             atomic_fetch_add(&server->n_refused, 1);
         }
         connection_uncount(server, peer, granted && quota);
+        atomic_fetch_sub(&loop->load, 1);
         return;
     }
     c->counted = granted && quota;
@@ -91,6 +94,50 @@ static void admit(struct loop *loop, struct listener *l, int fd, const struct so
     if (!granted)
         connection_refuse(c, 503);
     connection_serve(c);
+}
+
+/* The kernel wakes the same thread again and again: a connection goes to the loop that has the fewest. */
+struct handover { struct mail mail; struct listener *listener; int fd; struct sockaddr_storage address; };
+
+static void deliver_handover(struct loop *loop, struct mail *m)
+{
+    struct handover *h = CONTAINER_OF(m, struct handover, mail);
+
+    if (atomic_load(&loop->server->stop) || atomic_load(&h->listener->shut)) {
+        close(h->fd);
+        atomic_fetch_sub(&loop->load, 1);
+    } else {
+        admit(loop, h->listener, h->fd, &h->address);
+    }
+    listener_unref(h->listener);
+    xfree(h);
+}
+
+static struct loop *choose_loop(struct loop *here)
+{
+    struct http_server *server = here->server;
+    struct loop *best = here;
+
+    for (unsigned i = 0; i < server->n_loops; i++)
+        if (atomic_load(&server->loops[i].load) < atomic_load(&best->load))
+            best = &server->loops[i];
+    atomic_fetch_add(&best->load, 1);
+    return best;
+}
+
+static void assign(struct loop *here, struct listener *l, int fd, const struct sockaddr_storage *address)
+{
+    struct loop *loop = choose_loop(here);
+
+    if (loop == here) {
+        admit(loop, l, fd, address);
+        return;
+    }
+    struct handover *h = xcalloc(1, sizeof *h);
+
+    *h = (struct handover){ .mail = { .deliver = deliver_handover }, .listener = l, .fd = fd, .address = *address };
+    atomic_fetch_add(&l->refs, 1);
+    loop_send(loop, &h->mail);
 }
 
 /* Out of descriptors: takes the connection with the spare one and drops it, or it would be announced for ever. */
@@ -114,7 +161,7 @@ void listener_accept(struct loop *loop, struct listener *l)
         int fd = accept4(l->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
-            admit(loop, l, fd, &address);
+            assign(loop, l, fd, &address);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE)

@@ -10,6 +10,7 @@ struct listener {
     struct listener *next;
     int fd, id;
     atomic_uint refs;
+    atomic_bool shut;
     bool unix_socket;
     char *unix_path;
     struct tls_context *tls; /* a reference, or NULL */

@@ -20,6 +20,7 @@ struct loop {
     struct link open, parked;
     struct connection *ready_list, *dead;
     struct timer_heap timers;
+    atomic_uint load; /* connections it has or is about to get */
     int64_t now;
     bool stopping;
     char *scratch, *gather;

@@ -1,7 +1,6 @@
 /* Looking things up in a request: headers, query keys, cookies, credentials. */
 #include "rpc/http/server.h"
 
-#include <openssl/evp.h>
 #include <string.h>
 #include <strings.h>
 
@@ -58,6 +57,44 @@ const char *http_cookie(struct arena *arena, const struct http_request *r, const
     return NULL;
 }
 
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* Padded base64 without anything else in it; NULL if it is not. */
+static char *base64_decode(struct arena *arena, const char *in, size_t *len_r)
+{
+    size_t len = strlen(in), n = 0;
+    unsigned bits = 0, have = 0;
+    char *out = arena_alloc(arena, len + 1);
+
+    if (len == 0 || len % 4 != 0)
+        return NULL;
+    while (len > 0 && in[len - 1] == '=' && strlen(in) - len < 2)
+        len--;
+    for (size_t i = 0; i < len; i++) {
+        int digit = base64_digit(in[i]);
+
+        if (digit < 0)
+            return NULL;
+        bits = bits << 6 | (unsigned)digit;
+        have += 6;
+        if (have >= 8) {
+            have -= 8;
+            out[n++] = (char)(bits >> have & 0xff);
+        }
+    }
+    *len_r = n;
+    return out;
+}
+
 bool http_basic_auth(struct arena *arena, const struct http_request *r, const char **user_r, const char **password_r)
 {
     const char *value = http_header(r, "authorization");
@@ -65,21 +102,11 @@ bool http_basic_auth(struct arena *arena, const struct http_request *r, const ch
     if (value == NULL || strncasecmp(value, "Basic ", 6) != 0)
         return false;
     value += 6 + strspn(value + 6, " ");
-    size_t len = strlen(value);
+    size_t len = 0;
+    char *plain = base64_decode(arena, value, &len);
+    char *colon = plain != NULL ? strchr(plain, ':') : NULL;
 
-    if (len == 0 || len % 4 != 0 || len > 65536)
-        return false;
-    char *plain = arena_alloc(arena, len);
-    int n = EVP_DecodeBlock((unsigned char *)plain, (const unsigned char *)value, (int)len);
-
-    if (n < 0)
-        return false;
-    for (size_t i = len; value[i - 1] == '=' && i > len - 2; i--)
-        n--;
-    plain[n] = '\0';
-    char *colon = strchr(plain, ':');
-
-    if (colon == NULL || strlen(plain) != (size_t)n)
+    if (colon == NULL || strlen(plain) != len) /* no NUL inside */
         return false;
     *colon = '\0';
     *user_r = plain;

@@ -1,8 +1,8 @@
 /* The HTTP/1.x front: epoll threads, strict parsing, TLS, and nothing of XenAPI.
  *
- * Design §6. Each listening socket is shared by N I/O threads (EPOLLEXCLUSIVE); a connection stays on
- * the thread that accepted it. A request goes to the route with the longest matching path prefix for
- * its method. Idle and parked connections cost no thread and no buffer.
+ * Design §6. Each listening socket is shared by N I/O threads (EPOLLEXCLUSIVE); a connection goes to
+ * the thread that has the fewest, and stays there. A request goes to the route with the longest
+ * matching path prefix for its method. Idle and parked connections cost no thread and no buffer.
  *
  * An exchange is one request and its one reply. The handler runs on the I/O thread and must not
  * block: it answers at once, posts the work elsewhere and answers later (http_reply from any thread,
@@ -28,7 +28,7 @@ struct http_exchange;
 struct http_header { const char *name, *value; }; /* name lower-cased */
 
 struct http_request {
-    const char *method;  /* "POST" */
+    const char *method; /* "POST" */
     const char *target;  /* as sent */
     const char *path;    /* percent-decoded, without the query */
     const char *query;   /* raw, "" if none */
@@ -71,8 +71,9 @@ struct http_piece { const void *bytes; size_t len; };
 void http_reply_pieces(struct http_exchange *, int status, const char *content_type, const struct http_piece *, unsigned n,
                        void (*release)(void *ctx), void *ctx);
 /* A body made while it is sent: fill() appends about 'want' bytes and returns true while more is to
- * come; called on the I/O thread whenever the socket takes more. Sent with Content-Length when
- * length >= 0, else chunked (HTTP/1.1) or until close. The exchange's arena stays until release(). */
+ * come; called on the I/O thread whenever the socket takes more. Sent with Content-Length when length >= 0
+ * (a length not kept ends the connection), else chunked (HTTP/1.1) or until close. The exchange's arena
+ * stays until release() (may be NULL). */
 struct http_producer {
     bool (*fill)(void *ctx, struct text *out, size_t want);
     void (*release)(void *ctx);
@@ -82,11 +83,11 @@ struct http_producer {
 void http_reply_stream(struct http_exchange *, int status, const char *content_type, struct http_producer);
 
 /* --- parking: a long poll without thread, buffers or arena ---------------------------------------- */
-/* The handler (on the I/O thread) gives the exchange up; from then on only 'parked' remains, and the
- * http_exchange pointer and its arena are gone. poll() is called on the I/O thread when
- * http_server_wake() met the mask, when deadline_ms passed (expired = true), or when *flag of wake_one:
- * it returns false to stay parked, or true after it has called http_parked_reply(). closed() is
- * called instead when the client went away. */
+/* The handler gives the exchange up: its pointer and arena are gone, only 'parked' remains. poll() is called
+ * on the I/O thread when http_server_wake() met the mask, or once when deadline_ms passed (expired = true):
+ * it returns false to stay parked (perhaps with a new mask or deadline), or true after http_parked_reply().
+ * closed() is called instead when the client went away or the server ends. Parked from a thread that is not
+ * the exchange's I/O thread, poll() is called once at once: a wake may have come too early. */
 struct http_parked;
 struct http_parked_ops {
     bool (*poll)(struct http_parked *, bool expired);
@@ -95,7 +96,7 @@ struct http_parked_ops {
 struct http_parked {
     const struct http_parked_ops *ops;
     uint64_t mask[2];    /* woken when any bit is in the mask given to http_server_wake */
-    int64_t deadline_ms; /* server clock */
+    int64_t deadline_ms; /* server clock; 0: none */
     void *connection;    /* private to the server */
 };
 void http_park(struct http_exchange *, struct http_parked *);
@@ -103,7 +104,7 @@ void http_park(struct http_exchange *, struct http_parked *);
 void http_parked_reply(struct http_parked *, int status, const char *content_type, struct text *body);
 void http_parked_reply_pieces(struct http_parked *, int status, const char *content_type, const struct http_piece *, unsigned n,
                               void (*release)(void *ctx), void *ctx);
-/* Any thread; cheap (one eventfd write per I/O thread, coalesced). */
+/* Any thread; cheap (coalesced eventfd writes). An empty mask only makes the threads look at the clock again. */
 void http_server_wake(struct http_server *, const uint64_t mask[2]);
 
 /* --- taking the connection over ------------------------------------------------------------------ */
@@ -114,18 +115,18 @@ void http_server_wake(struct http_server *, const uint64_t mask[2]);
 void http_takeover(struct http_exchange *, void (*fn)(struct http_exchange *, struct byte_stream *, void *ctx), void *ctx);
 /* Writes a response head on a taken-over stream. */
 int http_write_head(struct byte_stream *, int status, const char *extra);
-/* The request's body alone: by Content-Length (early end -EPIPE), chunked (malformed -EPROTO), or to the end of the
- * stream. Takes 'raw' (close this one only); writes go through to it. */
+/* The request's body alone: by Content-Length (early end: -EPIPE), chunked (malformed: -EPROTO), or to
+ * the end of the stream. Takes 'raw' (close this one only); writes go through to it. */
 struct byte_stream *http_body_stream(struct http_exchange *, struct byte_stream *raw);
 
 /* --- the server ---------------------------------------------------------------------------------- */
-struct http_limits {
+struct http_limits { /* 0: the default, given here */
     size_t header_bytes;      /* 16 KiB */
     unsigned header_lines;    /* 100 */
     size_t body_bytes;        /* 32 MiB for buffered bodies */
     unsigned connections;     /* 4096 */
-    unsigned per_address;     /* 0: none; loopback and unix are exempt when 0 */
-    int header_ms, body_idle_ms, idle_ms; /* 10 s, 30 s, 300 s */
+    unsigned per_address;     /* 0: none; never for the unix socket */
+    int header_ms, body_idle_ms, idle_ms; /* 10 s, 30 s, 300 s (also of a reply that is not read) */
 };
 struct http_server_options {
     const struct clock *clock;
@@ -133,7 +134,7 @@ struct http_server_options {
     unsigned threads;                /* 0: min(4, cores) */
     struct http_limits limits;
     const char *server_header;       /* value of "Server:"; NULL none */
-    const char *rpc_headers;         /* added to every RPC reply: CORS lines */
+    const char *rpc_headers;         /* "Name: v\r\n…" added to every reply: CORS lines */
 };
 NODISCARD struct error *http_server_new(struct arena *, const struct http_server_options *, struct http_server **);
 struct tls_context;
@@ -141,7 +142,9 @@ struct tls_context;
 NODISCARD struct error *http_listen_tcp(struct arena *, struct http_server *, const char *address, int port,
                                         struct tls_context *tls, int *id_r, int *port_r);
 NODISCARD struct error *http_listen_unix(struct arena *, struct http_server *, const char *path, int *id_r);
-void http_unlisten(struct http_server *, int id, bool cut_open); /* at run time: host.set_https_only */
+/* At any time, from any thread. New clients are refused at once; idle connections end, the others after
+ * their current reply; with cut_open also parked, half-read and taken-over ones end at once. */
+void http_unlisten(struct http_server *, int id, bool cut_open);
 void http_server_start(struct http_server *);
 /* Stops accepting, closes idle and parked connections, waits for handlers and takeovers, joins, frees. */
 void http_server_free(struct http_server *);

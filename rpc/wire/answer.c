@@ -23,7 +23,8 @@ static void write_json_call(struct text *t, enum wire_format format, const char 
     out_finish(&o);
 }
 
-void wire_write_call(struct text *t, enum wire_format format, const char *method, const struct value *params, unsigned n)
+void wire_write_call(struct text *t, enum wire_format format, const char *method, const struct value *params,
+                     unsigned n)
 {
     if (format == WIRE_XMLRPC)
         xmlrpc_write_call(t, method, params, n);

@@ -114,7 +114,7 @@ static void out_foreign(struct out *o, enum wire_format format, const char *s)
     AUTO_TEXT ascii = TEXT_INIT;
     text_grow(&ascii, len);
     for (size_t i = 0; i < len; i++)
-        text_add_byte(&ascii, s[i] < 0 ? '?' : s[i]);
+        text_add_byte(&ascii, (signed char)s[i] < 0 ? '?' : s[i]);
     out_string(o, format, ascii.bytes, ascii.len);
 }
 
@@ -275,8 +275,11 @@ bool wire_writer_fill(struct wire_writer *w, struct text *t, size_t want)
         container_begin(&o, xml, set);
         w->state = 1;
     }
-    while (w->next < v->len && (size_t)(o.p - t->bytes) - start < want)
+    bool enough = false; /* one item at least: every call gets on */
+    while (w->next < v->len && !enough) {
         container_item(&o, xml, v, w->next++);
+        enough = (size_t)(o.p - t->bytes) - start >= want;
+    }
     if (w->next == v->len) {
         container_end(&o, xml, set);
         success_end(&o, w->call);

@@ -55,7 +55,7 @@ void out_put_int(struct out *o, int64_t i)
 
 void out_add_float(struct out *o, double f, const char *nan, const char *inf, const char *minus_inf)
 {
-    char text[32];
+    char text[64];
 
     if (isnan(f) || isinf(f)) {
         const char *word = isnan(f) ? nan : f > 0 ? inf : minus_inf;

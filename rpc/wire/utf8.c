@@ -43,7 +43,7 @@ static const char *skip_ascii(const char *p, const char *end)
         p += 16;
     }
 #endif
-    while (p < end && *p > 0)
+    while (p < end && (signed char)*p > 0)
         p++;
     return p;
 }

@@ -13,7 +13,7 @@
 
 #define DEPTH_ALL (3 * XMLRPC_DEPTH_MAX + 16) /* elements in elements: value, struct, member, … */
 
-const struct xmlrpc_limits xmlrpc_limits_call = { .elements = 1000000, .members = 10000 };
+const struct xmlrpc_limits xmlrpc_limits_call = { .elements = 500000, .members = 4096 };
 const struct xmlrpc_limits xmlrpc_limits_answer = { .elements = SIZE_MAX, .members = SIZE_MAX };
 
 enum role { ROLE_PLAIN, ROLE_ROOT, ROLE_VALUE, ROLE_STRUCT, ROLE_MEMBER, ROLE_SCALAR, ROLE_FAULT, ROLE_BASE64 };

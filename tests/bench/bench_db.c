@@ -2,6 +2,7 @@
  *
  * Prints, for 1, 16 and 64 threads that each write one field of a random VM and wait until that is
  * durable: operations per second, CPU per operation, commits in a batch. */
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,7 +161,7 @@ static void *worker_run(void *arg)
     struct value operations[2] = { value_string("start"), value_string("clone") };
     while (!atomic_load(&stop)) {
         AUTO_ARENA arena = arena_new();
-        const char *vm = w->b->vms[(unsigned)rand_r(&w->seed) % w->b->n_vms];
+        const char *vm = w->b->vms[(w->seed = w->seed * 1664525u + 1013904223u) / 7 % w->b->n_vms];
         const char *text = arena_printf(arena, "Described by thread, %lu", w->done++);
         operations[1] = value_string(text);
         need(w->volatile_field ? db_set(w->b->db, arena, CLASS_VM, vm, F_VM_allowed_operations, value_set(operations, 2))
@@ -182,7 +183,7 @@ static void bench_commit(struct bench *b, unsigned n_threads, bool volatile_fiel
         workers[i] = (struct worker){ .b = b, .seed = i + 1, .volatile_field = volatile_field };
         workers[i].thread = thread_start("worker", worker_run, &workers[i]);
     }
-    usleep((useconds_t)(b->seconds * 1e6));
+    (void)poll(NULL, 0, (int)(b->seconds * 1e3));
     atomic_store(&stop, true);
     for (unsigned i = 0; i < n_threads; i++) {
         pthread_join(workers[i].thread, NULL);

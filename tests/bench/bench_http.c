@@ -5,7 +5,7 @@
  *
  * Prints "name value unit" lines. Server CPU is user + system time of this process only. */
 #include <arpa/inet.h>
-#include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -83,7 +83,7 @@ static double seconds(void) { return (double)clock_us(&clock_real) / 1e6; }
 static long rss_kb(void)
 {
     long pages = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
+    FILE *f = fopen("/proc/self/statm", "re");
 
     CHECK(f != NULL && fscanf(f, "%ld %ld", &pages, &resident) == 2);
     fclose(f);
@@ -125,7 +125,7 @@ static void measure_parked(struct http_server *s, const char *kind, int port)
     static const uint64_t mask[2] = { 1 };
     int ends[2], status;
 
-    CHECK(pipe(ends) == 0);
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
     malloc_trim(0);
     long rss = rss_kb();
     size_t heap = mallinfo2().uordblks;
@@ -241,13 +241,15 @@ int main(int argc, char **argv)
     AUTO_ARENA a = arena_new();
     struct tls_context *tls = NULL;
 
-    if (argc < 5 || strcmp(argv[1], "client") != 0)
+    int64_t port, n;
+
+    if (argc < 5 || strcmp(argv[1], "client") != 0 || !text_to_int(argv[3], &port) || !text_to_int(argv[4], &n))
         return serve();
     if (strncmp(argv[2], "tls", 3) == 0)
         CHECK(tls_client_context(a, &tls) == NULL);
     if (strstr(argv[2], "requests") != NULL)
-        request_clients(tls, atoi(argv[3]), atoi(argv[4]));
+        request_clients(tls, (int)port, (int)n);
     else
-        park_clients(tls, atoi(argv[3]), atoi(argv[4]));
+        park_clients(tls, (int)port, (int)n);
     return 0;
 }

@@ -4,14 +4,15 @@
  *     One request after the other: times of the first and the last byte. -o: keeps the last reply.
  * bench_load closed -c address:port -r requests -n connections -s seconds [-x text]
  *     Every connection sends its request again as soon as it has the reply.
- * bench_load fanout -c address:port -r requests -n connections -t trigger [-p replies] [-x text]
+ * bench_load fanout -c address:port -r requests -n connections -t trigger [-p replies] [-x text] [-y text]
  *     All connections send their request and take 'replies' replies; prints "ready", waits for a line
  *     on stdin, sends the trigger on a connection of its own, and times until each connection has got
  *     one message more.
  *
  * -f http (default) or json: how messages are cut. A requests file holds requests separated by NUL;
  * connection i sends the i-th. Ten '@' in a request become a counter, so that each is another one.
- * -x: a reply without that text in its first kilobyte has failed. Prints one line of JSON. */
+ * -x: a reply without that text in its first kilobyte has failed; fanout: a wake-up, and -y for the
+ * trigger's reply. Prints one line of JSON. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +44,7 @@ struct connection {
     unsigned number;
     char *request, *counter; /* the connection's own copy; where the counter stands in it or NULL */
     size_t len;
+    const char *expect;      /* in each reply; NULL: anything */
     unsigned replies;
     uint64_t bytes;                     /* of the message being received, or the last */
     int64_t sent_us, first_us, done_us; /* first_us 0: nothing yet */
@@ -52,7 +54,7 @@ struct connection {
 struct load {
     struct sockaddr_in address;
     enum frame_kind kind;
-    const char *expect, *save, *requests, *trigger;
+    const char *expect, *expect_trigger, *save, *requests, *trigger;
     unsigned n, repeats, setup_replies;
     double seconds;
     int epoll_fd, save_fd;
@@ -177,10 +179,8 @@ static void message_done(struct load *l, struct connection *c)
     l->bytes += c->bytes;
     if (l->bytes_min == 0 || c->bytes < l->bytes_min)
         l->bytes_min = c->bytes;
-    if (l->expect != NULL && strstr(c->frame.kept, l->expect) == NULL) {
-        if (l->failed++ == 0)
-            fprintf(stderr, "bench_load: unexpected reply: %.300s\n", c->frame.kept);
-    }
+    if (c->expect != NULL && strstr(c->frame.kept, c->expect) == NULL && l->failed++ == 0)
+        fprintf(stderr, "bench_load: unexpected reply: %.500s\n", c->frame.kept);
     bool closes = c->frame.kind == FRAME_HTTP && c->frame.closes;
     frame_reset(&c->frame);
     if (closes) {
@@ -380,6 +380,9 @@ static void fire(struct load *l)
     l->stopping = true; /* from here on messages are the wake */
     l->arrived = 0;
     l->bytes = l->bytes_min = 0;
+    for (unsigned i = 0; i < l->n; i++)
+        l->connections[i].expect = l->expect;
+    l->connections[l->n].expect = l->expect_trigger;
     send_request(l, &l->connections[l->n]);
     while (l->arrived < l->n && now_us() < end)
         (void)serve(l, 100);
@@ -437,13 +440,14 @@ static bool take_option(struct load *l, int option, const char *value)
     case 's': l->seconds = strtod(value, NULL); return true;
     case 't': l->trigger = value; return true;
     case 'x': l->expect = value; return true;
+    case 'y': l->expect_trigger = value; return true;
     default: return false;
     }
 }
 
 static bool parse_arguments(struct load *l, int argc, char **argv)
 {
-    for (int option; (option = getopt(argc, argv, "c:f:k:n:o:p:r:s:t:x:")) != -1;)
+    for (int option; (option = getopt(argc, argv, "c:f:k:n:o:p:r:s:t:x:y:")) != -1;)
         if (!take_option(l, option, optarg))
             return false;
     return l->requests != NULL && l->address.sin_port != 0 && l->n > 0 && l->n < CONNECTIONS_MAX && l->repeats > 0 && l->repeats <= 1000;
@@ -464,6 +468,7 @@ static void prepare(struct load *l)
     for (unsigned i = 0; i <= l->n; i++) {
         l->connections[i].fd = -1;
         l->connections[i].number = i;
+        l->connections[i].expect = l->trigger == NULL ? l->expect : NULL;
     }
     read_requests(l, l->requests, 0, l->n);
     if (l->trigger != NULL)

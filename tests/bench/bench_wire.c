@@ -297,6 +297,19 @@ static int snapshot_row(struct bench *b, const char *name, int pairs, double tar
     return !row(label, b, make_whole, copy_whole, pairs, target);
 }
 
+static void release(struct bench *b)
+{
+    for (uint32_t i = 0; i < b->all.len; i++) {
+        struct record *r = (struct record *)(uintptr_t)b->all.members[i].value.record;
+        for (unsigned k = 0; k < RECORD_FORMATS; k++)
+            blob_unref(r->snapshots[k]);
+        xfree(r);
+    }
+    text_release(&b->made);
+    text_release(&b->reference);
+    xfree(b->copied);
+}
+
 int main(int argc, char **argv)
 {
     int64_t n = 10000, pairs = 15;
@@ -322,6 +335,7 @@ int main(int argc, char **argv)
     b.call.format = WIRE_JSON2;
     missed += snapshot_row(&b, "JSON", (int)pairs, 2.0);
     parse_rows();
+    release(&b);
     printf("SHORT %d\n", missed);
     return missed > 0;
 }

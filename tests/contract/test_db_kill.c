@@ -15,6 +15,7 @@
 #include "rpc/base/child.h"
 #include "rpc/base/fault.h"
 #include "rpc/base/fd.h"
+#include "rpc/base/text.h"
 #include "rpc/base/work.h"
 #include "tests/lib/db_fixture.h"
 #include "tests/lib/unit.h"
@@ -115,10 +116,11 @@ static void verify_thread(struct db_fixture *f, int thread, int acknowledged)
         assert_int_equal(acknowledged, 0);
         return;
     }
-    int found = atoi(row_string(vm, F_VM_name_label));
+    int64_t found = -1;
+    assert_true(text_to_int(row_string(vm, F_VM_name_label), &found));
     if (found != acknowledged && found != acknowledged + 1)
-        fail_msg("thread %d: acknowledged %d, found %d", thread, acknowledged, found);
-    assert_string_equal(db_fixture_set_text(f, CLASS_VM, vm->ref, F_VM_VBDs), vbd_ref(f->arena, thread, found));
+        fail_msg("thread %d: acknowledged %d, found %d", thread, acknowledged, (int)found);
+    assert_string_equal(db_fixture_set_text(f, CLASS_VM, vm->ref, F_VM_VBDs), vbd_ref(f->arena, thread, (int)found));
 }
 
 static void verify(struct db_fixture *f, const struct outcome *o)

@@ -10,11 +10,12 @@
 #include "gen/model_ids.h"
 #include "rpc/base/fd.h"
 #include "rpc/base/log.h"
+#include "rpc/base/text.h"
 #include "tests/lib/db_fixture.h"
 #include "tests/lib/unit.h"
 #include "tests/lib/vfs_powercut.h"
 
-#define N_COMMITS 10
+#define N_COMMITS 14
 #define A "OpaqueRef:a"
 #define B "OpaqueRef:b"
 
@@ -66,7 +67,10 @@ static int state_of(struct db *db, struct arena *arena)
     if (a == NULL || b == NULL)
         return -2;
     const char *name = row_string(a, F_VM_name_label);
-    int k = atoi(name);
+    int64_t number;
+    if (!text_to_int(name, &number))
+        return -2;
+    int k = (int)number;
     bool whole = strcmp(name, row_string(b, F_VM_name_label)) == 0 && row_value(b, F_VM_other_config)->len == (unsigned)k &&
                  row_value(a, F_VM_VBDs)->len == (k < 2 ? (unsigned)k : 2u) && db_count(db, &model_classes[CLASS_VBD]) == (k < 2 ? (unsigned)k : 2u);
     for (int i = k; whole && i > 0 && i > k - 2; i--)
@@ -140,7 +144,7 @@ static bool run_once(struct sweep *s, const char *template, unsigned long at)
 
 static void sweep_init(struct sweep *s)
 {
-    *s = (struct sweep){ .options = { .clock = &clock_real, .vfs = POWERCUT_VFS, .checkpoint_pages = 12 } };
+    *s = (struct sweep){ .options = { .clock = &clock_real, .vfs = POWERCUT_VFS, .checkpoint_pages = 40 } };
     tempdir_make(&s->dir);
     s->options.path = tempdir_file(&s->dir, "pool.db");
     log_set_level("db", LOG_ERR);

@@ -385,7 +385,27 @@ static void test_damaged_image_is_refused(void **state)
     host_close(&h);
 }
 
-int main(void)
+/* Two images for tests/system/stream_verifier.sh: of a writing guest, live, and of the suspended one. */
+static void make_images(const char *live_path, const char *path)
+{
+    const struct { const char *path; const struct save_policy *policy; } images[] = { { live_path, &live }, { path, &at_once } };
+    struct save_result r;
+    struct host h;
+
+    host_open(&h, NULL);
+    start(&h, BUSY);
+    for (unsigned i = 0; i < ARRAY_LEN(images); i++) {
+        int fd = open(images[i].path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        struct byte_stream *s = bytes_from_fd(fd);
+        assert_ok(xenops_save(&h.call, h.xenops, VM_UUID, s, images[i].policy, NULL, &r));
+        assert_ok(xenops_resume(&h.call, h.xenops, VM_UUID));
+        bytes_close(s);
+    }
+    host_close(&h);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_suspend_and_restore),
@@ -406,5 +426,9 @@ int main(void)
     };
 
     signal(SIGPIPE, SIG_IGN);
+    if (argc == 4 && strcmp(argv[1], "images") == 0) {
+        make_images(argv[2], argv[3]);
+        return 0;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

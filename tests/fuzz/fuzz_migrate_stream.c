@@ -56,7 +56,7 @@ static bool read_once(const uint8_t *bytes, size_t len, size_t step, uint8_t *me
     AUTO_ARENA a = arena_new();
     struct call c = { .arena = a, .clock = &clock_real };
     struct fuzz_stream s = { .stream = { .ops = &fuzz_ops }, .at = bytes, .left = len, .step = step };
-    const struct input_target target = { .memory = memory, .n_pages = PAGES, .accept = accept_state };
+    const struct input_target target = { .memory = memory, .n_pages = PAGES, .memory_fd = -1, .accept = accept_state };
     struct input_result r;
 
     struct error *e = input_read(&c, &s.stream, &target, &r);

@@ -182,6 +182,11 @@ class Host:
     def kill(self):
         self.stop(signal.SIGKILL)
 
+    def ctl(self, *words):
+        """xapi-ctl against this host: its standard output."""
+        return subprocess.run([os.path.join(BUILD, "xapi-ctl"), "--config", os.path.join(self.dir, "xapi.conf"), *words],
+                              text=True, check=True, capture_output=True, timeout=60).stdout
+
     def guests(self):
         """(uuid, pid) of the guest processes on this host, found as the daemon finds them."""
         found = []
@@ -249,7 +254,9 @@ class Pool:
     def write_users(self):
         users = os.path.join(self.dir, "users")
         if not os.path.exists(users):
-            subprocess.run([os.path.join(BUILD, "xapi-ctl"), "passwd", "--file", users, "root"], input=PASSWORD + "\n",
+            with open(os.path.join(self.dir, "users.conf"), "w") as conf:
+                conf.write(f"users-file = {users}\n")
+            subprocess.run([os.path.join(BUILD, "xapi-ctl"), "--config", conf.name, "passwd", "root"], input=PASSWORD + "\n",
                            text=True, check=True, stdout=subprocess.DEVNULL)
 
     def join_all(self):

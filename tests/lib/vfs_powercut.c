@@ -1,13 +1,13 @@
 #include "tests/lib/vfs_powercut.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sqlite3.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "rpc/base/check.h"
 #include "rpc/base/fd.h"
+#include "rpc/base/lock.h"
 #include "rpc/base/memory.h"
 
 #define SECTOR 512
@@ -27,7 +27,7 @@ struct disk_file {
 
 struct powercut_file { sqlite3_file base; struct disk_file *disk; sqlite3_file *real; };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock lock; /* of all below */
 static struct disk_file *files;
 static unsigned long operations, fails_at;
 static unsigned failing_syncs;
@@ -46,34 +46,34 @@ static bool power_fails(void)
 
 void powercut_arm(unsigned long at)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     operations = 0;
     fails_at = at;
     happened = false;
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
 }
 
 bool powercut_happened(void)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     bool so = happened;
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return so;
 }
 
 unsigned long powercut_operations(void)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     unsigned long n = operations;
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return n;
 }
 
 void powercut_fail_syncs(unsigned n)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     failing_syncs = n;
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
 }
 
 /* --- what is durable --------------------------------------------------------------------------------- */
@@ -210,7 +210,7 @@ void powercut_settle(enum powercut_loss loss, uint64_t seed)
 {
     uint64_t state = seed * 2654435761u + 88172645463325252u;
 
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     while (files != NULL) {
         struct disk_file *f = files;
         files = f->next;
@@ -222,7 +222,7 @@ void powercut_settle(enum powercut_loss loss, uint64_t seed)
     }
     happened = false;
     fails_at = 0;
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
 }
 
 /* --- file methods ------------------------------------------------------------------------------------- */
@@ -245,36 +245,36 @@ static int do_read(sqlite3_file *base, void *to, int n, sqlite3_int64 offset)
 
 static int do_write(sqlite3_file *base, const void *bytes, int n, sqlite3_int64 offset)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     bool fails = power_fails();
     int rc = fails ? SQLITE_IOERR_WRITE : real_of(base)->pMethods->xWrite(real_of(base), bytes, n, offset);
     if (rc == SQLITE_OK)
         file_write(file_of(base)->disk, bytes, n, offset);
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return rc;
 }
 
 static int do_truncate(sqlite3_file *base, sqlite3_int64 size)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     bool fails = power_fails();
     int rc = fails ? SQLITE_IOERR_TRUNCATE : real_of(base)->pMethods->xTruncate(real_of(base), size);
     if (rc == SQLITE_OK)
         file_write(file_of(base)->disk, NULL, size, 0);
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return rc;
 }
 
 /* The host's disk need not be bothered: 'durable' is what counts. */
 static int do_sync(sqlite3_file *base, int flags)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     bool fails = power_fails() || failing_syncs > 0;
     if (failing_syncs > 0)
         failing_syncs--;
     if (!fails)
         file_synced(file_of(base)->disk);
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
@@ -313,10 +313,10 @@ static int do_open(sqlite3_vfs *v, const char *name, sqlite3_file *base, int fla
     struct powercut_file *file = file_of(base);
 
     CHECK(name != NULL); /* temporary files stay in memory */
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     *file = (struct powercut_file){ .disk = file_find(name), .real = xcalloc(1, (size_t)host()->szOsFile) };
     int rc = happened ? SQLITE_CANTOPEN : host()->xOpen(host(), name, file->real, flags, out);
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     if (rc == SQLITE_OK)
         file->base.pMethods = &methods;
     else
@@ -327,7 +327,7 @@ static int do_open(sqlite3_vfs *v, const char *name, sqlite3_file *base, int fla
 /* Durable at once: SQLite syncs the directory where it matters. */
 static int do_delete(sqlite3_vfs *v, const char *name, int sync)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     struct disk_file *f = file_find(name);
     int rc = power_fails() ? SQLITE_IOERR_DELETE : host()->xDelete(host(), name, sync);
     if (rc == SQLITE_OK) {
@@ -335,7 +335,7 @@ static int do_delete(sqlite3_vfs *v, const char *name, int sync)
         f->size = 0;
         f->exists = false;
     }
-    pthread_mutex_unlock(&lock);
+    lock_drop(&lock);
     return rc;
 }
 
@@ -350,6 +350,7 @@ void powercut_install(void)
 {
     if (vfs.pAppData != NULL)
         return;
+    lock_init(&lock, LOCK_LEAF);
     sqlite3_vfs *real = sqlite3_vfs_find(NULL);
     vfs = (sqlite3_vfs){
         .iVersion = 1, .szOsFile = sizeof(struct powercut_file), .mxPathname = real->mxPathname, .zName = POWERCUT_VFS,

@@ -11,11 +11,6 @@ from tests.lib import pool as P  # noqa: E402
 BEFORE_COMMIT = ["journal", "prepare", "connect", "memory", "stream", "ready", "rename", "go"]
 
 
-def ctl(host, *words):
-    import subprocess
-    return subprocess.run([os.path.join(P.BUILD, "xapi-ctl"), "--dir", host.dir, *words], text=True, capture_output=True, timeout=30)
-
-
 def refused(call, code):
     try:
         call()
@@ -36,7 +31,7 @@ def clean(pool, vm, where):
     P.wait_until("exactly one domain", lambda: [(h.index, u) for h in pool.hosts for u, _ in h.guests() if u[:8] == record["uuid"][:8]]
                  == [(pool.host_of(where).index, record["uuid"])], 20)
     for host in pool.hosts:
-        unfinished = [line for line in ctl(host, "migrations").stdout.splitlines()
+        unfinished = [line for line in host.ctl("migrations").splitlines()
                       if not any(word in line for word in ("DONE", "RESUMED", "RUNNING", "ABORTED"))]
         assert unfinished == [], unfinished
 
@@ -77,11 +72,11 @@ def watch_events(pool, vm, one, two):
 def cancel_in_precopy(pool, vm, one, two):
     pool.api("VM.add_to_platform", vm, "ignored", "while running")
     host = pool.host_of(one)
-    assert ctl(host, "fault", "arm", "migrate.source.ready=stop").returncode == 0
+    host.ctl("fault", "arm", "migrate.source.ready=stop")
     task = pool.api("Async.VM.pool_migrate", vm, two, {})
     P.wait_until("the operation", lambda: "pool_migrate" in pool.api("VM.get_current_operations", vm).values(), 20)
     pool.api("task.cancel", task)
-    assert ctl(host, "fault", "disarm").returncode == 0
+    host.ctl("fault", "disarm")
     try:
         pool.api.wait_task(task)
     except P.Failure as e:
@@ -95,20 +90,20 @@ def cancel_in_precopy(pool, vm, one, two):
 def fail_everywhere(pool, vm, one, two):
     host = pool.host_of(one)
     for step in BEFORE_COMMIT:
-        assert ctl(host, "fault", "arm", f"migrate.source.{step}=error@1").returncode == 0
+        host.ctl("fault", "arm", f"migrate.source.{step}=error@1")
         refused(lambda: pool.api("VM.pool_migrate", vm, two, {}), "INTERNAL_ERROR")
-        assert ctl(host, "fault", "disarm").returncode == 0
+        host.ctl("fault", "disarm")
         clean(pool, vm, one)
         print("failed before", step, "- runs on at the source", flush=True)
     for fault in ("migrate.source.lose-go", "migrate.destination.lose-committed", "migrate.destination.ready"):
         at = host if "source" in fault else pool.host_of(two)
-        assert ctl(at, "fault", "arm", f"{fault}=error@1").returncode == 0
+        at.ctl("fault", "arm", f"{fault}=error@1")
         try:
             pool.api("VM.pool_migrate", vm, two, {})
             moved = True
         except P.Failure:
             moved = False
-        assert ctl(at, "fault", "disarm").returncode == 0
+        at.ctl("fault", "disarm")
         clean(pool, vm, two if moved else one)
         print(fault, "->", "moved" if moved else "stayed", flush=True)
         if moved:

@@ -2,17 +2,15 @@
 #include <ctype.h>
 #include <string.h>
 
-#include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
+#include "xapi/core/vm_memory.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
 #include "xapi/pool/agent.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/host_record.h"
 #include "xapi/pool/network_rows.h"
-
-LOG_MODULE(host_api);
 
 struct error *api_host_disable(struct api_call *c, const struct api_host_disable_args *a, struct value *result_r)
 {
@@ -55,7 +53,7 @@ struct error *api_host_compute_free_memory(struct api_call *c, const struct api_
     const struct row *host;
 
     TRY(txn_need(txn, CLASS_host, a->host, &host));
-    *result_r = value_int(host_memory_free(txn, host));
+    *result_r = value_int(host_memory_free(txn, host, NULL));
     return NULL;
 }
 

@@ -140,7 +140,7 @@ static struct error *common_host(struct api_call *c, const struct row *from, con
 struct error *api_VDI_copy(struct api_call *c, const struct api_VDI_copy_args *a, struct value *result_r)
 {
     const struct row *vdi, *from, *to;
-    const char *host;
+    const char *host = NULL;
     struct value stat;
 
     if (!ref_is_null(a->into_vdi) || !ref_is_null(a->base_vdi))

@@ -1,5 +1,5 @@
 /* Work that no client asked for (reconciling, alerts, timers) as an api_call, so that it uses the same
- * functions as handlers do. */
+ * functions as handlers do; and the part of a client's call that must not be cut short. */
 #ifndef XAPI_CORE_INTERNAL_CALL_H
 #define XAPI_CORE_INTERNAL_CALL_H
 
@@ -20,6 +20,16 @@ static inline void internal_call_init(struct api_call *c, struct xapi *xapi, str
         .roles = ~0u,
         .user = "xapi",
     };
+}
+
+/* The same call, deaf to cancelling and deadlines: for cleaning up after what was cancelled. */
+static inline struct api_call internal_call_cleanup(const struct api_call *c)
+{
+    struct api_call calm = *c;
+    calm.call.cancel = NULL;
+    calm.call.deadline_ms = 0;
+    calm.call.progress = NULL;
+    return calm;
 }
 
 #endif

@@ -1,23 +1,22 @@
 #include "xapi/core/vm_run.h"
 
-#include <inttypes.h>
+#include <ctype.h>
 #include <string.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/alert.h"
+#include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/placement.h"
-#include "xapi/core/task.h"
+#include "xapi/core/vm_disks.h"
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/core/xapi.h"
 #include "xapi/pool/agent.h"
-#include "xapi/pool/vdi_path.h"
 
 LOG_MODULE(vm_run);
 
-#define SUSPEND_ROOM (16ll << 20) /* headers, vCPU state and page lists beside the memory itself */
+#define DISK_WAIT_MS 120000 /* specs §2.9: the short policy */
 
 /* --- errors --------------------------------------------------------------------------------------------- */
 struct error *vm_run_error(struct api_call *c, const char *vm_ref, struct error *e)
@@ -41,66 +40,94 @@ struct error *vm_run_error(struct api_call *c, const char *vm_ref, struct error 
     return e;
 }
 
-/* --- reservation ------------------------------------------------------------------------------------------- */
-static struct error *reserve(struct api_call *c, const char *vm_ref, const char *host_ref, unsigned flags, const char **host_ref_r)
+void vm_run_tell(struct api_call *c, const char *vm_ref, const char *alert, const char *what)
 {
+    const struct row *vm = db_get(c->db, c->arena, &model_classes[CLASS_VM], vm_ref);
+    if (vm != NULL)
+        message_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid), arena_printf(c->arena, "VM '%s' %s", row_string(vm, F_VM_name_label), what));
+}
+
+/* --- reservation ------------------------------------------------------------------------------------------- */
+struct reservation {
+    const char *vm, *host, *host_operation;
+    unsigned flags;
+    const char *chosen;
+    struct error *refused; /* by the host: not to be waited for */
+};
+
+static struct error *reserve_once(struct api_call *c, void *ctx)
+{
+    struct reservation *r = ctx;
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct row *vm, *host;
-    TRY(txn_need(txn, CLASS_VM, vm_ref, &vm));
-    if (host_ref == NULL)
-        TRY(placement_choose(c, txn, vm, &host_ref));
-    TRY(txn_need(txn, CLASS_host, host_ref, &host));
-    TRY(placement_check(c, txn, vm, host, flags));
-    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, host_ref));
-    *host_ref_r = host_ref;
+    TRY(txn_need(txn, CLASS_VM, r->vm, &vm));
+    r->chosen = r->host;
+    if (r->chosen == NULL)
+        TRY(placement_choose(c, txn, vm, r->flags, &r->chosen));
+    TRY(txn_need(txn, CLASS_host, r->chosen, &host));
+    TRY(placement_check(c, txn, vm, host, r->flags));
+    r->refused = operation_mark(c, txn, CLASS_host, r->chosen, r->host_operation, true);
+    if (r->refused != NULL)
+        return NULL;
+    if (strcmp(r->host_operation, "vm_migrate") != 0)
+        TRY(vm_disks_mark(c, txn, vm));
+    TRY(txn_set_string(txn, CLASS_VM, r->vm, F_VM_scheduled_to_be_resident_on, r->chosen));
     return txn_commit(txn, NULL);
 }
 
 struct error *vm_run_reserve(struct api_call *c, const char *vm_ref, const char *host_ref, const char *host_operation, unsigned flags, const char **host_ref_r)
 {
-    TRY(reserve(c, vm_ref, host_ref, flags, host_ref_r));
-    struct error *e = operation_begin(c, CLASS_host, *host_ref_r, host_operation, true);
-    if (e != NULL)
-        vm_run_unreserve(c, vm_ref);
-    return e;
+    struct reservation r = { .vm = vm_ref, .host = host_ref, .host_operation = host_operation, .flags = flags };
+    TRY(operation_retry(c, CLASS_VBD, DISK_WAIT_MS, reserve_once, &r));
+    *host_ref_r = r.chosen;
+    return r.refused;
+}
+
+static struct error *unreserve(struct api_call *c, const char *vm_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    if (txn_get(txn, &model_classes[CLASS_VM], vm_ref) == NULL)
+        return NULL;
+    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, REF_NULL));
+    TRY(vm_disks_unmark(c, txn, vm_ref));
+    return txn_commit(txn, NULL);
 }
 
 void vm_run_unreserve(struct api_call *c, const char *vm_ref)
 {
-    struct error *e = db_set(c->db, c->arena, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, value_string(REF_NULL));
-    if (e != NULL && !error_is(e, "HANDLE_INVALID"))
+    struct error *e = unreserve(c, vm_ref);
+    if (e != NULL)
         log_err("the reservation of %s was not dropped: %s", vm_ref, error_text(c->arena, e));
 }
 
 /* --- recording that it runs ----------------------------------------------------------------------------------- */
-static struct error *record_boot(struct txn *txn, const char *vm_ref, const struct row *host)
+/* A fresh boot gets what every host of the pool has, so that it can move to any of them. */
+static struct error *record_cpu(struct api_call *c, struct txn *txn, const char *vm_ref, const struct row *host)
 {
-    TRY(txn_map_put(txn, CLASS_VM, vm_ref, F_VM_last_boot_CPU_flags, "vendor", value_string(row_map(host, F_host_cpu_info, "vendor", ""))));
-    TRY(txn_map_put(txn, CLASS_VM, vm_ref, F_VM_last_boot_CPU_flags, "features", value_string(row_map(host, F_host_cpu_info, "features_hvm", ""))));
-    return txn_set_string(txn, CLASS_VM, vm_ref, F_VM_domarch, "");
+    const struct row *vm;
+    TRY(txn_need(txn, CLASS_VM, vm_ref, &vm));
+    struct row_list pools = txn_all(txn, &model_classes[CLASS_pool]);
+    const char *key = strcmp(vm_domain_type(vm), "pv") == 0 ? "features_pv" : "features_hvm";
+    const char *features = pools.n > 0 ? row_map(pools.rows[0], F_pool_cpu_info, key, NULL) : NULL;
+    struct member flags[] = { member_of("vendor", value_string(row_map(host, F_host_cpu_info, "vendor", ""))),
+                              member_of("features", value_string(features != NULL ? features : row_map(host, F_host_cpu_info, key, ""))) };
+    return txn_set(txn, CLASS_VM, vm_ref, F_VM_last_boot_CPU_flags, value_map(flags, ARRAY_LEN(flags)));
 }
 
-/* boot: a fresh start, not a resume. */
-static struct error *record_running(struct api_call *c, const char *vm_ref, const char *host_ref, const struct value *info, bool boot)
+struct error *vm_run_record(struct api_call *c, const char *vm_ref, const char *host_ref, const struct value *domain, bool boot)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct row *host;
     TRY(txn_need(txn, CLASS_host, host_ref, &host));
     if (boot) {
-        TRY(record_boot(txn, vm_ref, host));
-        TRY(vm_metrics_started(c, txn, vm_ref, value_get_int(info, "started_at", clock_wall(c->call.clock))));
+        TRY(record_cpu(c, txn, vm_ref, host));
+        TRY(vm_metrics_started(c, txn, vm_ref, value_get_int(domain, "started_at", clock_wall(c->call.clock))));
     }
-    const char *state = strcmp(value_get_string(info, "state", "running"), "paused") == 0 ? "Paused" : "Running";
-    TRY(vm_set_power_state(c, txn, vm_ref, state, host_ref, (int)value_get_int(info, "domid", -1)));
-    TRY(vm_metrics_report(c, txn, vm_ref, info));
+    TRY(vm_disks_unmark(c, txn, vm_ref));
+    const char *state = strcmp(value_get_string(domain, "state", "running"), "paused") == 0 ? "Paused" : "Running";
+    TRY(vm_set_power_state(c, txn, vm_ref, state, host_ref, (int)value_get_int(domain, "domid", -1)));
+    TRY(vm_metrics_report(c, txn, vm_ref, domain));
     return txn_commit(txn, NULL);
-}
-
-static void tell(struct api_call *c, const char *vm_ref, const char *alert, const char *what)
-{
-    const struct row *vm = db_get(c->db, c->arena, &model_classes[CLASS_VM], vm_ref);
-    if (vm != NULL)
-        message_post(c->xapi, alert, "VM", row_string(vm, F_VM_uuid), arena_printf(c->arena, "VM '%s' %s", row_string(vm, F_VM_name_label), what));
 }
 
 /* --- start -------------------------------------------------------------------------------------------------------- */
@@ -111,32 +138,35 @@ static struct error *start_reserved(struct api_call *c, const char *vm_ref, cons
     struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("paused", value_bool(paused)) };
     struct value v = value_map(args, ARRAY_LEN(args)), info;
     TRY(vm_run_error(c, vm_ref, agent_call(c, host_ref, "vm.start", &v, &info)));
-    return record_running(c, vm_ref, host_ref, &info, true);
+    return vm_run_record(c, vm_ref, host_ref, &info, true);
 }
 
 struct error *vm_run_start(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force)
 {
-    unsigned flags = force ? PLACE_MEMORY : PLACE_CPU | PLACE_SR | PLACE_MEMORY;
-    const char *host;
-    TRY(vm_run_reserve(c, vm_ref, host_ref, "vm_start", flags & ~(unsigned)PLACE_CPU, &host)); /* a fresh boot adapts to the CPU */
+    const char *host; /* a fresh boot adapts to the CPU: that is never checked */
+    TRY(vm_run_reserve(c, vm_ref, host_ref, "vm_start", force ? PLACE_MEMORY : PLACE_SR | PLACE_MEMORY, &host));
     OPERATION_SCOPE on_host = { c, CLASS_host, host, "vm_start" };
     struct error *e = start_reserved(c, vm_ref, host, paused);
     if (e != NULL) {
+        struct api_call calm = internal_call_cleanup(c);
         vm_run_unreserve(c, vm_ref);
+        vm_disks_release(&calm, vm_ref, host);
         return e;
     }
-    tell(c, vm_ref, "VM_STARTED", "started");
+    vm_run_tell(c, vm_ref, "VM_STARTED", "started");
     return NULL;
 }
 
 /* --- shutdown and reboot --------------------------------------------------------------------------------------------- */
-static struct error *residence(struct api_call *c, const char *vm_ref, const struct row **vm_r, const char **host_r)
+struct error *vm_run_residence(struct api_call *c, const char *vm_ref, const char *expected, const struct row **vm_r, const char **host_r)
 {
     TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, vm_r));
     *host_r = row_string(*vm_r, F_VM_resident_on);
-    if (ref_is_null(*host_r))
-        return err_internal(c->arena, "VM %s runs on no host", vm_ref);
-    return NULL;
+    if (!ref_is_null(*host_r))
+        return NULL;
+    char *actual = arena_strdup(c->arena, row_string(*vm_r, F_VM_power_state));
+    actual[0] = (char)tolower((unsigned char)actual[0]);
+    return err_vm_bad_power_state(c->arena, vm_ref, expected, actual);
 }
 
 static struct error *record_halted(struct api_call *c, const char *vm_ref)
@@ -146,162 +176,50 @@ static struct error *record_halted(struct api_call *c, const char *vm_ref)
     return txn_commit(txn, NULL);
 }
 
+static int64_t shutdown_timeout_ms(struct api_call *c)
+{
+    return config_int(c->xapi->config, "domain_shutdown_total_timeout") * 1000;
+}
+
 struct error *vm_run_shutdown(struct api_call *c, const char *vm_ref, bool hard)
 {
     const struct row *vm;
     const char *host;
-    TRY(residence(c, vm_ref, &vm, &host));
-    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))),
-                             member_of("timeout_ms", value_int(config_int(c->xapi->config, "domain_shutdown_total_timeout") * 1000)) };
+    TRY(vm_run_residence(c, vm_ref, hard ? "paused, suspended, running" : "running", &vm, &host));
+    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))), member_of("timeout_ms", value_int(shutdown_timeout_ms(c))) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     TRY(vm_run_error(c, vm_ref, agent_call(c, host, hard ? "vm.destroy" : "vm.shutdown", &v, &ignored)));
     TRY(record_halted(c, vm_ref));
-    tell(c, vm_ref, "VM_SHUTDOWN", "shut down");
+    struct api_call calm = internal_call_cleanup(c);
+    vm_disks_release(&calm, vm_ref, host);
+    vm_run_tell(c, vm_ref, "VM_SHUTDOWN", "shut down");
     return NULL;
+}
+
+/* All its interfaces are there after a boot, also those made meanwhile. */
+static struct error *interfaces_attached(struct api_call *c, const struct row *vm)
+{
+    const struct value *vifs = row_value(vm, F_VM_VIFs);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    for (unsigned i = 0; i < vifs->len; i++)
+        if (txn_get(txn, &model_classes[CLASS_VIF], vifs->items[i].s) != NULL)
+            TRY(txn_set_bool(txn, CLASS_VIF, vifs->items[i].s, F_VIF_currently_attached, true));
+    return txn_commit(txn, NULL);
 }
 
 struct error *vm_run_reboot(struct api_call *c, const char *vm_ref, bool hard)
 {
     const struct row *vm;
     const char *host;
-    TRY(residence(c, vm_ref, &vm, &host));
+    TRY(vm_run_residence(c, vm_ref, hard ? "paused, running" : "running", &vm, &host));
     struct vm_spec spec;
-    TRY(vm_spec_of(c, vm_ref, host, &spec));
+    TRY(vm_spec_of_boot(c, vm_ref, host, &spec));
     struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("hard", value_bool(hard)),
-                             member_of("timeout_ms", value_int(config_int(c->xapi->config, "domain_shutdown_total_timeout") * 1000)) };
+                             member_of("timeout_ms", value_int(shutdown_timeout_ms(c))) };
     struct value v = value_map(args, ARRAY_LEN(args)), info;
     TRY(vm_run_error(c, vm_ref, agent_call(c, host, "vm.reboot", &v, &info)));
-    TRY(record_running(c, vm_ref, host, &info, true));
-    tell(c, vm_ref, "VM_REBOOTED", "rebooted");
-    return NULL;
-}
-
-/* --- suspend ----------------------------------------------------------------------------------------------------------- */
-static bool sr_usable(struct api_call *c, const char *sr_ref, const char *host_ref)
-{
-    const struct row *sr = ref_is_null(sr_ref) ? NULL : db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
-    const struct value *pbds = sr != NULL ? row_value(sr, F_SR_PBDs) : NULL;
-    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
-        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
-        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
-            return true;
-    }
-    return false;
-}
-
-/* The VM's own, else the pool's, the host's, the pool's default; the first one this host can use. */
-static struct error *suspend_sr(struct api_call *c, const struct row *vm, const char *host_ref, const char **sr_r)
-{
-    const struct row *host;
-    TRY(db_need(c->db, c->arena, CLASS_host, host_ref, &host));
-    struct row_list pools = db_all(c->db, c->arena, &model_classes[CLASS_pool]);
-    const char *candidates[] = {
-        row_string(vm, F_VM_suspend_SR),
-        pools.n > 0 ? row_string(pools.rows[0], F_pool_suspend_image_SR) : REF_NULL,
-        row_string(host, F_host_suspend_image_sr),
-        pools.n > 0 ? row_string(pools.rows[0], F_pool_default_SR) : REF_NULL,
-    };
-    for (unsigned i = 0; i < ARRAY_LEN(candidates); i++)
-        if (sr_usable(c, candidates[i], host_ref)) {
-            *sr_r = candidates[i];
-            return NULL;
-        }
-    return error_make(c->arena, __FILE__, __LINE__, "VM_NO_SUSPEND_SR", 1, vm->ref);
-}
-
-static struct error *suspend_vdi_make(struct api_call *c, const struct row *vm, const char *host_ref, const char **vdi_r)
-{
-    const char *sr;
-    TRY(suspend_sr(c, vm, host_ref, &sr));
-    struct member fields[] = {
-        member_of("name_label", value_string("Suspend image")),
-        member_of("name_description", value_string("Memory of a suspended VM")),
-        member_of("SR", value_string(sr)),
-        member_of("virtual_size", value_int(row_int(vm, F_VM_memory_static_max) + row_int(vm, F_VM_memory_static_max) / 256 + SUSPEND_ROOM)),
-        member_of("type", value_string("suspend")),
-        member_of("sharable", value_bool(false)),
-        member_of("read_only", value_bool(false)),
-    };
-    struct value record = value_map(fields, ARRAY_LEN(fields)), result;
-    struct api_VDI_create_args args = { .record = &record };
-    TRY(api_run(c, M_VDI_create, &args, &result));
-    *vdi_r = arena_strdup(c->arena, result.s);
-    return NULL;
-}
-
-static void suspend_vdi_remove(struct api_call *c, const char *vdi_ref)
-{
-    struct value ignored;
-    struct api_VDI_destroy_args args = { .self = vdi_ref };
-    struct error *e = api_run(c, M_VDI_destroy, &args, &ignored);
-    if (e != NULL)
-        log_warn("the suspend image %s could not be removed: %s", vdi_ref, error_text(c->arena, e));
-}
-
-static struct error *record_suspended(struct api_call *c, const char *vm_ref, const char *vdi_ref)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, vdi_ref));
-    TRY(vm_set_power_state(c, txn, vm_ref, "Suspended", NULL, -1));
-    return txn_commit(txn, NULL);
-}
-
-static struct error *suspend_to(struct api_call *c, const struct row *vm, const char *host_ref, const char *vdi_ref)
-{
-    const char *path;
-    TRY(vdi_path(c, vdi_ref, host_ref, &path));
-    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))), member_of("path", value_string(path)) };
-    struct value v = value_map(args, ARRAY_LEN(args)), ignored;
-    return vm_run_error(c, vm->ref, agent_call(c, host_ref, "vm.suspend", &v, &ignored));
-}
-
-struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
-{
-    const struct row *vm;
-    const char *host, *vdi;
-    TRY(residence(c, vm_ref, &vm, &host));
-    TRY(suspend_vdi_make(c, vm, host, &vdi));
-    task_set_cancellable(c, true);
-    struct error *e = suspend_to(c, vm, host, vdi);
-    if (e != NULL) {
-        suspend_vdi_remove(c, vdi);
-        return e;
-    }
-    TRY(record_suspended(c, vm_ref, vdi));
-    tell(c, vm_ref, "VM_SUSPENDED", "suspended");
-    return NULL;
-}
-
-/* --- resume -------------------------------------------------------------------------------------------------------------- */
-static struct error *resume_reserved(struct api_call *c, const struct row *vm, const char *host_ref, bool paused)
-{
-    struct vm_spec spec;
-    const char *path;
-    TRY(vm_spec_of(c, vm->ref, host_ref, &spec));
-    TRY(vdi_path(c, row_string(vm, F_VM_suspend_VDI), host_ref, &path));
-    struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("path", value_string(path)),
-                             member_of("paused", value_bool(paused)) };
-    struct value v = value_map(args, ARRAY_LEN(args)), info;
-    TRY(vm_run_error(c, vm->ref, agent_call(c, host_ref, "vm.resume", &v, &info)));
-    return record_running(c, vm->ref, host_ref, &info, false);
-}
-
-struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force)
-{
-    const struct row *vm;
-    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
-    const char *image = row_string(vm, F_VM_suspend_VDI), *host;
-    if (ref_is_null(image))
-        return error_make(c->arena, __FILE__, __LINE__, "VM_HAS_NO_SUSPEND_VDI", 1, vm_ref);
-    TRY(vm_run_reserve(c, vm_ref, host_ref, "vm_resume", (force ? 0 : PLACE_CPU) | PLACE_SR | PLACE_MEMORY, &host));
-    OPERATION_SCOPE on_host = { c, CLASS_host, host, "vm_resume" };
-    struct error *e = resume_reserved(c, vm, host, paused);
-    if (e != NULL) {
-        vm_run_unreserve(c, vm_ref);
-        return e;
-    }
-    TRY(db_set(c->db, c->arena, CLASS_VM, vm_ref, F_VM_suspend_VDI, value_string(REF_NULL)));
-    suspend_vdi_remove(c, image);
-    tell(c, vm_ref, "VM_RESUMED", "resumed");
+    TRY(interfaces_attached(c, vm));
+    TRY(vm_run_record(c, vm_ref, host, &info, true));
+    vm_run_tell(c, vm_ref, "VM_REBOOTED", "rebooted");
     return NULL;
 }

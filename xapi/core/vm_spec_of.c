@@ -2,44 +2,41 @@
 #include <string.h>
 
 #include "rpc/base/uuid.h"
+#include "xapi/core/vm_memory.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/pool/vdi_path.h"
 
 static enum vm_kind kind_of(const struct row *vm)
 {
-    const char *type = row_string(vm, F_VM_domain_type);
+    const char *type = vm_domain_type(vm);
     if (strcmp(type, "pv") == 0)
         return VM_KIND_PV;
-    if (strcmp(type, "pvh") == 0 || strcmp(type, "pv_in_pvh") == 0)
-        return VM_KIND_PVH;
-    if (strcmp(type, "unspecified") == 0 && row_string(vm, F_VM_HVM_boot_policy)[0] == '\0')
-        return VM_KIND_PV;
-    return VM_KIND_HVM;
+    return strcmp(type, "hvm") == 0 ? VM_KIND_HVM : VM_KIND_PVH;
 }
 
-static struct error *disk_of(struct api_call *c, const struct row *vbd, const char *host_ref, struct disk_spec *disk)
+struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const struct row *vdi, const char *host_ref, struct disk_spec *disk)
 {
     *disk = (struct disk_spec){ .device = row_string(vbd, F_VBD_userdevice), .vdi_uuid = "", .path = "",
                                 .read_only = strcmp(row_string(vbd, F_VBD_mode), "RO") == 0,
                                 .cdrom = strcmp(row_string(vbd, F_VBD_type), "CD") == 0 };
-    const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], row_string(vbd, F_VBD_VDI));
-    if (row_bool(vbd, F_VBD_empty) || vdi == NULL)
+    if (vdi == NULL)
         return NULL;
     disk->vdi_uuid = row_string(vdi, F_VDI_uuid);
     disk->size = row_int(vdi, F_VDI_virtual_size);
     return vdi_path(c, vdi->ref, host_ref, &disk->path);
 }
 
-static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, struct vm_spec *spec)
+static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, bool all, struct vm_spec *spec)
 {
     const struct value *vbds = row_value(vm, F_VM_VBDs);
     struct disk_spec *disks = arena_calloc(c->arena, vbds->len + 1, sizeof *disks);
     unsigned n = 0;
     for (unsigned i = 0; i < vbds->len; i++) {
         const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
-        if (vbd == NULL)
+        if (vbd == NULL || (!all && !row_bool(vbd, F_VBD_currently_attached)))
             continue;
-        TRY(disk_of(c, vbd, host_ref, &disks[n]));
+        const char *vdi = row_bool(vbd, F_VBD_empty) ? REF_NULL : row_string(vbd, F_VBD_VDI);
+        TRY(vm_disk_spec(c, vbd, db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi), host_ref, &disks[n]));
         if (disks[n].cdrom || disks[n].path[0] != '\0')
             n++;
     }
@@ -48,13 +45,13 @@ static struct error *disks_of(struct api_call *c, const struct row *vm, const ch
     return NULL;
 }
 
-static void nics_of(struct api_call *c, const struct row *vm, struct vm_spec *spec)
+static void nics_of(struct api_call *c, const struct row *vm, bool all, struct vm_spec *spec)
 {
     const struct value *vifs = row_value(vm, F_VM_VIFs);
     struct nic_spec *nics = arena_calloc(c->arena, vifs->len + 1, sizeof *nics);
     for (unsigned i = 0; i < vifs->len; i++) {
         const struct row *vif = db_get(c->db, c->arena, &model_classes[CLASS_VIF], vifs->items[i].s);
-        if (vif == NULL)
+        if (vif == NULL || (!all && !row_bool(vif, F_VIF_currently_attached)))
             continue;
         const struct row *network = db_get(c->db, c->arena, &model_classes[CLASS_network], row_string(vif, F_VIF_network));
         nics[spec->n_nics++] = (struct nic_spec){ .device = row_string(vif, F_VIF_device), .mac = row_string(vif, F_VIF_MAC),
@@ -64,17 +61,20 @@ static void nics_of(struct api_call *c, const struct row *vm, struct vm_spec *sp
     spec->nics = nics;
 }
 
-struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
+static struct error *make_spec(struct api_call *c, const char *vm_ref, const char *host_ref, bool boot, struct vm_spec *spec)
 {
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+    bool halted = strcmp(row_string(vm, F_VM_power_state), "Halted") == 0;
+    struct vm_memory memory = vm_memory_of(vm);
+    vm_memory_coerce(&memory);
     *spec = (struct vm_spec){
         .uuid = row_string(vm, F_VM_uuid),
         .name = row_string(vm, F_VM_name_label),
         .kind = kind_of(vm),
-        .memory_static_max = row_int(vm, F_VM_memory_static_max),
-        .memory_dynamic_max = row_int(vm, F_VM_memory_dynamic_max),
-        .memory_dynamic_min = row_int(vm, F_VM_memory_dynamic_min),
+        .memory_static_max = memory.static_max,
+        .memory_dynamic_max = memory.dynamic_max,
+        .memory_dynamic_min = memory.dynamic_min,
         .vcpus_max = (unsigned)row_int(vm, F_VM_VCPUs_max),
         .vcpus = (unsigned)row_int(vm, F_VM_VCPUs_at_startup),
         .kernel = row_string(vm, F_VM_PV_kernel),
@@ -86,6 +86,16 @@ struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *hos
         .on_reboot = row_string(vm, F_VM_actions_after_reboot),
         .on_crash = row_string(vm, F_VM_actions_after_crash),
     };
-    nics_of(c, vm, spec);
-    return disks_of(c, vm, host_ref, spec);
+    nics_of(c, vm, halted || boot, spec);
+    return disks_of(c, vm, host_ref, halted, spec);
+}
+
+struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
+{
+    return make_spec(c, vm_ref, host_ref, false, spec);
+}
+
+struct error *vm_spec_of_boot(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
+{
+    return make_spec(c, vm_ref, host_ref, true, spec);
 }

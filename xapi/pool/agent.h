@@ -20,6 +20,8 @@ struct agent_verb { const char *name; agent_verb_fn *run; };
 extern const struct agent_verb agent_verbs[]; /* agent_verbs.c; ends { NULL } */
 
 struct agent *agent_new(struct xapi *);
+/* Refuses new operations, cancels those that run and waits for them. NULL is fine. */
+void agent_drain(struct agent *);
 void agent_free(struct agent *);
 
 /* On the coordinator: runs 'verb' on the host. */

@@ -45,7 +45,8 @@ struct agent {
     unsigned n_operations, n_waiters;
     struct work_pool *pool;
     pthread_t ticker;
-    bool stopping;
+    bool stopping; /* starts nothing new */
+    bool gone;     /* the ticker ends */
 };
 
 const struct agent_verb *agent_verb_find(const char *name)
@@ -273,9 +274,9 @@ static void *ticker_main(void *arg)
         bool stop;
 
         lock_take(&agent->lock);
-        if (!agent->stopping)
+        if (!agent->gone)
             (void)cond_wait_ms(&agent->wake, &agent->lock, agent->n_waiters > 0 ? TICK_MS : 1000);
-        stop = agent->stopping;
+        stop = agent->gone;
         lock_drop(&agent->lock);
         if (stop)
             return NULL;
@@ -295,18 +296,32 @@ struct agent *agent_new(struct xapi *xapi)
     return agent;
 }
 
-void agent_free(struct agent *agent)
+void agent_drain(struct agent *agent)
 {
+    struct work_pool *pool;
+
     if (agent == NULL)
         return;
     lock_take(&agent->lock);
     agent->stopping = true;
     for (struct operation *op = agent->operations; op != NULL; op = op->next)
         cancel_raise(op->cancel);
+    pool = agent->pool;
+    agent->pool = NULL;
+    lock_drop(&agent->lock);
+    work_pool_free(pool);
+}
+
+void agent_free(struct agent *agent)
+{
+    if (agent == NULL)
+        return;
+    agent_drain(agent);
+    lock_take(&agent->lock);
+    agent->gone = true;
     cond_broadcast(&agent->wake);
     lock_drop(&agent->lock);
     pthread_join(agent->ticker, NULL);
-    work_pool_free(agent->pool);
     while (agent->operations != NULL) {
         struct operation *op = agent->operations;
 

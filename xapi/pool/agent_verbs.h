@@ -36,7 +36,7 @@
  *   host.log -> text, host.dmesg clear -> text, host.hostname name, host.plain_http on, host.restart_agent,
  *   host.power how ("reboot", "shutdown"), pool.leave (forgets the pool and restarts as a fresh one)
  *
- * For members to call on the coordinator (coordinator.c)
+ * For members to call on the coordinator (coordinator.c, admit.c)
  *   coordinator.hello, coordinator.host_state, coordinator.admit_host
  *
  * Migration: migrate.* (xapi/migrate/migrate.h) */

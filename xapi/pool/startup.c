@@ -7,6 +7,7 @@
 #include "storage/sr.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
+#include "xapi/pool/agent.h"
 #include "xapi/pool/fresh_pool.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/host_record.h"
@@ -96,6 +97,7 @@ struct error *pool_start(struct arena *arena, struct xapi *xapi)
 
 void pool_stop(struct xapi *xapi)
 {
+    agent_drain(xapi->agent); /* its verbs use what goes away here */
     heartbeat_stop(xapi);
     storage_free(xapi->storage);
     xapi->storage = NULL;

@@ -11,8 +11,8 @@
 /* After db, xenops, agent, tasks and operations exist; before listeners open. Sets xapi->host_ref and
  * xapi->storage; starts the heartbeat. */
 NODISCARD struct error *pool_start(struct arena *, struct xapi *);
-/* When nothing calls verbs or handlers any more (front, workers and agent are gone), but operations, tasks,
- * xenops and db still are: stops the heartbeat's threads and gives up the storage. */
+/* When the front and the workers are gone, but agent, operations, tasks, xenops and db still are: drains
+ * the agent, stops the heartbeat's threads and gives up the storage. */
 void pool_stop(struct xapi *);
 
 #endif

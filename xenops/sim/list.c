@@ -19,8 +19,7 @@ static const char *published(struct call *c, struct guest_control *k)
             continue;
         memcpy(copy, guest_published(k), len);
         copy[len] = '\0';
-        atomic_thread_fence(memory_order_seq_cst);
-        if (atomic_load(&k->published_seq) == before)
+        if (atomic_fetch_add(&k->published_seq, 0) == before) /* not a load: what was read above stays above */
             return copy;
     }
     return "";

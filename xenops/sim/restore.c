@@ -48,7 +48,7 @@ static struct error *fill_memory(struct call *c, struct sim_domain *d, struct by
 
     if (memory == MAP_FAILED)
         return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
-    const struct input_target target = { .memory = memory, .n_pages = d->n_pages, .accept = accept_state, .ctx = d };
+    const struct input_target target = { .memory = memory, .n_pages = d->n_pages, .memory_fd = d->ram_fd, .accept = accept_state, .ctx = d };
     struct error *e = input_read(c, stream, &target, r);
     if (e == NULL && fault != NULL && strcmp(fault, "flip-page") == 0)
         flip_page(d, memory);

@@ -16,6 +16,9 @@
 struct input_target {
     uint8_t *memory; /* n_pages; all zero before */
     uint64_t n_pages;
+    /* The file behind the memory, or -1. Long runs are written to it: filling a fresh page through a
+     * mapping costs a fault and a zeroing more. */
+    int memory_fd;
     /* Asked once the Xenops record is read and before any page: an error refuses the image. NULL is fine. */
     struct error *(*accept)(void *ctx, struct call *, const char *state, size_t len);
     void *ctx;

@@ -99,6 +99,37 @@ struct error *input_body(struct call *c, struct input *in, void *to, size_t n)
     return NULL;
 }
 
+/* Whole units in the buffer: what is held is moved to its front, then the units are completed. */
+static struct error *fill_units(struct call *c, struct input *in)
+{
+    uint32_t held = in->held - in->at;
+    uint64_t max = in->left < INPUT_BUFFER ? in->left : INPUT_BUFFER;
+    size_t got;
+
+    memmove(in->buffer, in->buffer + in->at, held);
+    in->at = 0;
+    in->held = held;
+    while (in->held < INPUT_UNIT || in->held % INPUT_UNIT != 0) {
+        TRY(read_some(c, in, in->buffer + in->held, (size_t)max - in->held, &got));
+        in->held += (uint32_t)got;
+    }
+    return NULL;
+}
+
+struct error *input_borrow(struct call *c, struct input *in, size_t n, const uint8_t **bytes_r, size_t *n_r)
+{
+    if (n > in->left)
+        return input_bad(c, in, "the record's body is too short");
+    if (in->held - in->at < INPUT_UNIT)
+        TRY(fill_units(c, in));
+    size_t held = (in->held - in->at) / INPUT_UNIT * INPUT_UNIT;
+    *n_r = held < n ? held : n;
+    *bytes_r = in->buffer + in->at;
+    in->at += (uint32_t)*n_r;
+    in->left -= *n_r;
+    return NULL;
+}
+
 struct error *input_skip(struct call *c, struct input *in, uint64_t n)
 {
     char scratch[4096];

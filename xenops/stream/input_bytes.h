@@ -24,7 +24,11 @@ struct error *input_bad_at(struct call *, const struct input *, int line, const 
 NODISCARD struct error *input_exact(struct call *, struct input *, void *, size_t n);
 /* Exactly n of the body: input_bad when fewer are left. Small ones go through the buffer. */
 NODISCARD struct error *input_body(struct call *, struct input *, void *, size_t n);
-/* The rest of the body and its padding. */
+/* n bytes of the body, a multiple of INPUT_UNIT, without copying: at *bytes_r are the next *n_r of
+ * them (at least one unit, at most n), until the next call. Only when whole units are left. */
+#define INPUT_UNIT LIBXC_PAGE
+NODISCARD struct error *input_borrow(struct call *, struct input *, size_t n, const uint8_t **bytes_r, size_t *n_r);
+/* n bytes of the body go nowhere. */
 NODISCARD struct error *input_skip(struct call *, struct input *, uint64_t n);
 
 /* The body of a PAGE_DATA record of in->left bytes. */

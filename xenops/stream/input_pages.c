@@ -1,8 +1,11 @@
 /* PAGE_DATA: all checks first, then the pages, runs of neighbours at once into the domain's memory. */
 #include <string.h>
 
+#include "rpc/base/fd.h"
 #include "rpc/base/memory.h"
 #include "xenops/stream/input_bytes.h"
+
+#define LONG_RUN 8u /* pages */
 
 /* The list of pfns, in in->pfns. Room is made by what was really received, not by what was announced:
  * the count is bounded by the body's length, which the record's limit bounds, and by LIBXC_BATCH_MAX. */
@@ -55,10 +58,27 @@ static struct error *check_pfns(struct call *c, struct input *in, uint32_t count
     return NULL;
 }
 
+/* A run of pages that lie side by side. */
+static struct error *read_run(struct call *c, struct input *in, uint64_t pfn, uint32_t n_pages)
+{
+    const struct input_target *t = in->target;
+    size_t left = (size_t)n_pages * LIBXC_PAGE, n;
+    const uint8_t *bytes;
+
+    if (t->memory_fd < 0 || n_pages < LONG_RUN)
+        return input_body(c, in, t->memory + pfn * LIBXC_PAGE, left);
+    for (int64_t at = (int64_t)(pfn * LIBXC_PAGE); left > 0; at += (int64_t)n, left -= n) {
+        TRY(input_borrow(c, in, left, &bytes, &n));
+        int rc = fd_pwrite_all(t->memory_fd, bytes, n, at);
+        if (rc < 0)
+            return input_bad(c, in, "cannot write the domain's memory: %s", strerror(-rc));
+    }
+    return NULL;
+}
+
 struct error *input_pages(struct call *c, struct input *in)
 {
     struct libxc_page_head head;
-    uint8_t *memory = in->target->memory;
 
     TRY(input_body(c, in, &head, sizeof(head)));
     if (head.count == 0 || head.count > LIBXC_BATCH_MAX || head.reserved != 0)
@@ -75,7 +95,7 @@ struct error *input_pages(struct call *c, struct input *in)
         }
         while (i + run < head.count && in->pfns[i + run] == in->pfns[i] + run) /* type 0: the words differ by the pfn */
             run++;
-        TRY(input_body(c, in, memory + in->pfns[i] * LIBXC_PAGE, (size_t)run * LIBXC_PAGE));
+        TRY(read_run(c, in, in->pfns[i], run));
         i += run;
     }
     return NULL;

@@ -9,6 +9,7 @@
 
 #include "gen/model_ids.h"
 #include "rpc/base/fd.h"
+#include "rpc/base/text.h"
 #include "tests/lib/db_fixture.h"
 #include "tests/lib/sql.h"
 #include "tests/lib/unit.h"
@@ -91,7 +92,7 @@ static const char *contents(struct db_fixture *f)
 
 static void patch(struct db_fixture *f, long offset, const void *bytes, size_t n)
 {
-    FILE *file = fopen(f->options.path, "r+b");
+    FILE *file = fopen(f->options.path, "r+be");
     assert_non_null(file);
     assert_int_equal(fseek(file, offset, SEEK_SET), 0);
     assert_int_equal(fwrite(bytes, n, 1, file), 1);
@@ -152,10 +153,11 @@ static void test_file_damaged_page(void **state)
     for (unsigned i = 0; i < 200; i++)
         db_fixture_vm(&f, "a");
     close_it(&f);
-    int root = atoi(sql_ask(f.arena, f.options.path, "SELECT rootpage FROM sqlite_master WHERE name='VM'"));
+    int64_t root = 0;
+    assert_true(text_to_int(sql_ask(f.arena, f.options.path, "SELECT rootpage FROM sqlite_master WHERE name='VM'"), &root));
     char junk[512];
     memset(junk, 0xa5, sizeof(junk));
-    patch(&f, (root - 1) * 4096L, junk, sizeof(junk));
+    patch(&f, (long)(root - 1) * 4096, junk, sizeof(junk));
     assert_refused(&f, "is damaged");
 }
 
@@ -216,7 +218,7 @@ static void test_file_older_schema(void **state)
     assert_int_equal(row_int(db_fixture_row(&f, CLASS_VM, vm), F_VM_VCPUs_max), 7);
     assert_int_equal(db_count(f.db, &model_classes[CLASS_VIF]), 1);
     assert_string_equal(sql_ask(f.arena, f.options.path, "SELECT from_the_past FROM VM"), "old");
-    assert_int_equal(atoi(sql_ask(f.arena, f.options.path, "PRAGMA user_version")), (int)model_schema_version);
+    assert_string_equal(sql_ask(f.arena, f.options.path, "PRAGMA user_version"), arena_printf(f.arena, "%u", model_schema_version));
 }
 
 static void test_file_empty_is_new(void **state)

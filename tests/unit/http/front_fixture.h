@@ -133,7 +133,7 @@ static inline int wire_answer(struct wire *w, struct text *head, struct text *bo
         text_add_len(body, w->in.bytes, n);
         wire_drop(w, n);
     }
-    return atoi(head->bytes + 9);
+    return (int)strtol(head->bytes + 9, NULL, 10);
 }
 
 /* The connection ends with nothing more on it. */
@@ -170,6 +170,17 @@ static inline void front_sync(struct front *f, const char *request)
     assert_true(ask(&w, request, &body) > 0);
     wire_close(&w);
     text_release(&body);
+}
+
+/* A handler: "METHOD path body". */
+static inline void front_echo(struct http_exchange *ex, void *ctx)
+{
+    const struct http_request *r = http_request(ex);
+    struct text t = TEXT_INIT;
+
+    text_printf(&t, "%s %s ", r->method, r->path);
+    text_add_len(&t, r->body, r->body_len);
+    http_reply(ex, 200, "text/plain", "X-Extra: 1\r\n", &t);
 }
 
 #endif

@@ -284,7 +284,7 @@ static void *act(void *arg)
         const char *answer = s->answers[i];
 
         if (fd < 0)
-            fd = accept(s->listener, NULL, NULL);
+            fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
         w.fd = fd;
         while (w.in.len == 0 || strstr(w.in.bytes, "\r\n\r\n") == NULL)
             if (!wire_more(&w))

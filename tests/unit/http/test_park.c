@@ -50,13 +50,13 @@ static struct waiter *waiter_new(struct http_exchange *ex)
     struct arena *a = http_arena(ex);
     const char *bit = http_query(a, r, "bit"), *deadline = http_query(a, r, "deadline"), *at = http_query(a, r, "at");
     struct waiter *w = xcalloc(1, sizeof *w);
-    int b = bit != NULL ? atoi(bit) : 0;
+    int b = bit != NULL ? (int)strtol(bit, NULL, 10) : 0;
 
     w->parked.ops = &waiter_ops;
     w->parked.mask[b / 64] = UINT64_C(1) << (b % 64);
-    w->parked.deadline_ms = deadline != NULL ? atoll(deadline) : 0;
+    w->parked.deadline_ms = deadline != NULL ? strtoll(deadline, NULL, 10) : 0;
     w->name = xstrdup(r->path);
-    w->answer_at = at != NULL ? atoi(at) : 1;
+    w->answer_at = at != NULL ? (int)strtol(at, NULL, 10) : 1;
     return w;
 }
 

@@ -212,7 +212,7 @@ static void assert_pieces_equal_whole(const struct wire_call *call, const struct
 
 static void test_wire_writer_pieces(void **state)
 {
-    static const size_t wants[] = { 1, 100, 1000, 5000, 1u << 20 };
+    static const size_t wants[] = { 0, 1, 100, 1000, 5000, 1u << 20 };
     unsigned seed = 9;
 
     for (unsigned n = 0; n < 30; n = n * 2 + 1) {

@@ -144,7 +144,7 @@ static struct error *save(struct world *w, const struct save_policy *policy, boo
 static bool arrived_whole(struct world *w)
 {
     uint8_t *to = xcalloc(PAGES, LIBXC_PAGE);
-    const struct input_target target = { .memory = to, .n_pages = PAGES };
+    const struct input_target target = { .memory = to, .n_pages = PAGES, .memory_fd = -1 };
     struct input_result r;
 
     assert_null(input_read(&w->f.call, &w->stream.stream, &target, &r));

@@ -33,7 +33,7 @@ static void image_write(struct call *c, struct memory_stream *m)
 
 static struct error *image_read(struct call *c, struct memory_stream *m, uint8_t *memory, uint64_t n_pages, struct input_result *r)
 {
-    const struct input_target target = { .memory = memory, .n_pages = n_pages };
+    const struct input_target target = { .memory = memory, .n_pages = n_pages, .memory_fd = -1 };
 
     memset(memory, 0, n_pages * LIBXC_PAGE);
     m->at = 0;
@@ -254,7 +254,7 @@ static struct error *refuse(void *ctx, struct call *c, const char *text, size_t 
 static void test_accept_may_refuse(void **state)
 {
     static uint8_t memory[PAGES * LIBXC_PAGE];
-    const struct input_target target = { .memory = memory, .n_pages = PAGES, .accept = refuse };
+    const struct input_target target = { .memory = memory, .n_pages = PAGES, .memory_fd = -1, .accept = refuse };
     struct memory_stream m;
     struct input_result r;
     AUTO_FAKECALL f;

@@ -57,7 +57,6 @@ void publish(struct guest *g)
         guest_text_add(&t, "sim/verify", g->verify);
     size_t len = t.len < GUEST_PUBLISHED_SIZE ? t.len : 0;
     atomic_fetch_add(&g->control->published_seq, 1);
-    atomic_thread_fence(memory_order_seq_cst);
     if (len > 0)
         memcpy(guest_published(g->control), t.bytes, len);
     atomic_store(&g->control->published_len, (uint32_t)len);

@@ -1,0 +1,255 @@
+"""The rows of the table, by section. A section is a function of the bench that gives its rows."""
+import re
+import statistics
+import subprocess
+
+from load import SUCCESS, http_request, program
+from pairs import DISTURBED, Failed, Plan, Row, judge, middle, take_pairs
+from processes import Others, cpu_of, memory_of, threads_of, wait_idle
+from load import COUNTER
+
+SECTIONS = {}
+
+
+def section(name, about):
+    def register(function):
+        SECTIONS[name] = (function, about)
+        return function
+    return register
+
+
+def ms(value):
+    return f"{value:.1f} ms"
+
+
+# --- VM.get_all_records ---------------------------------------------------------------------------------
+
+def get_time(load, request, repeats):
+    return lambda: statistics.median(load.get(request, repeats)["last_ms"])
+
+
+@section("records-python", "VM.get_all_records against Python's xmlrpc.server with the same records")
+def records_python(bench):
+    row = Row("records-python", (">=", 20.0), ratio="peer/ours")
+    daemon, peer = bench.daemon(), bench.mock()
+    request = daemon.request("VM.get_all_records")
+    ours = get_time(daemon.load, request, 3)
+    taken = take_pairs(bench.plan(120), ours, get_time(peer.load, request, 1))
+    judge(row, taken, lambda p: p.peer / p.ours)
+    row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours)), ms(middle(taken[0], lambda p: p.peer))
+    return [row]
+
+
+@section("records-wire", "VM.get_all_records against the same bytes from one prebuilt buffer")
+def records_wire(bench):
+    row = Row("records-wire", ("<=", 2.0), ratio="ours/peer")
+    daemon = bench.daemon()
+    request = daemon.request("VM.get_all_records")
+    reply = bench.path("reply")
+    row.note = f"{daemon.load.get(request, save=reply)['bytes'] / 1e6:.1f} MB"
+    peer = bench.buffer(reply)
+    taken = take_pairs(bench.plan(60), get_time(daemon.load, request, 5), get_time(peer.load, request, 5))
+    judge(row, taken, lambda p: p.ours / p.peer)
+    row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours)), ms(middle(taken[0], lambda p: p.peer))
+    return [row]
+
+
+# --- small calls ------------------------------------------------------------------------------------------
+
+def call_cost(server, request, connections, seconds):
+    """Microseconds of the server's CPU for each call, and calls per second."""
+    def take():
+        before = cpu_of(server.pid)
+        answer = server.load.closed([request], connections, seconds, SUCCESS)
+        return (cpu_of(server.pid) - before) / answer["done"] * 1e6, answer["rate"]
+    return take
+
+
+@section("call", "server CPU of a small call on 16 kept connections, against Python's xmlrpc.server")
+def small_call(bench):
+    row = Row("call-cpu", ratio="peer/ours")
+    daemon, peer = bench.daemon(), bench.mock()
+    request = daemon.request("session.get_uuid", daemon.session(0))
+    taken = take_pairs(bench.plan(60), call_cost(daemon, request, 16, 1), call_cost(peer, request, 16, 1))
+    judge(row, taken, lambda p: p.peer[0] / p.ours[0])
+    row.ours, row.peer = (f"{middle(taken[0], lambda p: side(p)[0]):.1f} us" for side in (lambda p: p.ours, lambda p: p.peer))
+    row.note = f"{middle(taken[0], lambda p: p.ours[1]):.0f}/s against {middle(taken[0], lambda p: p.peer[1]):.0f}/s"
+    return [row]
+
+
+# --- waiting clients ----------------------------------------------------------------------------------------
+
+class Waiters:
+    """Clients of one class of objects that wait for an object to change, on both servers."""
+
+    def __init__(self, bench, cls, field, values):
+        self.bench, self.cls, self.values, self.field = bench, cls, values, field
+        self.daemon, self.peer = bench.daemon(), bench.ovsdb()
+        self.n = bench.waiters
+        self.daemon.session(self.n)
+        wait_idle(self.daemon.pid)
+        self.idle = self.state(self.daemon), self.state(self.peer)
+
+    @staticmethod
+    def state(server):
+        return memory_of(server.pid), threads_of(server.pid)
+
+    def measured(self, server, idle, fanout):
+        """What fanout() says, and the bytes and threads that each waiting client costs."""
+        seen = []
+
+        def when_waiting():
+            wait_idle(server.pid)
+            memory, threads = self.state(server)
+            seen.extend([(memory - idle[0]) / self.n, threads - idle[1]])
+
+        answer = fanout(when_waiting)
+        return answer["last_ms"], seen[0], seen[1], answer
+
+    def ours(self):
+        token = self.daemon.api("event.from", ["pool"], "", 1.0)["token"]
+        requests = [self.daemon.request("event.from", [self.cls], token, 120.0, client=i) for i in range(self.n)]
+        trigger = self.daemon.request(f"{self.cls}.set_{self.field}", self.bench.sample(self.cls)[0], self.values)
+        return self.measured(self.daemon, self.idle[0], lambda then: self.daemon.load.fanout(
+            requests, trigger, "<value>mod</value>", SUCCESS, when_waiting=then))
+
+    def theirs(self):
+        requests = [self.peer.monitor(self.cls)]
+        trigger = self.peer.update(self.cls, 0, {self.field: self.values})
+        return self.measured(self.peer, self.idle[1], lambda then: self.peer.load.fanout(
+            requests * self.n, trigger, '"method":"update"', '"count":1', setup_replies=1, when_waiting=then))
+
+    def wake_row(self, name):
+        row = Row(name, ("<=", 0.8), ratio="ours/peer")
+        taken = take_pairs(self.bench.plan(90), self.ours, self.theirs)
+        judge(row, taken, lambda p: p.ours[0] / p.peer[0])
+        row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours[0])), ms(middle(taken[0], lambda p: p.peer[0]))
+        ours, peer = taken[0][0].ours[3], taken[0][0].peer[3]
+        row.note = f"{ours['bytes_min']} B to each against {peer['bytes_min']} B"
+        return row, taken
+
+    def cost_row(self, name, taken, target, index, shown):
+        row = judge(Row(name, target, ratio="ours"), taken, lambda p: p.ours[index])
+        row.ours, row.peer = shown(middle(taken[0], lambda p: p.ours[index])), shown(middle(taken[0], lambda p: p.peer[index]))
+        return row
+
+
+@section("waiters", "clients waiting in event.from, against as many monitors of ovsdb-server")
+def waiters(bench):
+    of_vms = Waiters(bench, "VM", "name_description", COUNTER)
+    wake, taken = of_vms.wake_row("waiters-wake-vm")
+    memory = of_vms.cost_row("waiters-memory", taken, ("<=", 4096.0), 1, lambda v: f"{v:.0f} B")
+    threads = of_vms.cost_row("waiters-threads", taken, ("<=", 8.0), 2, lambda v: f"{v:.0f} more")
+    wake.note += f"; {of_vms.n} clients"
+    small, _ = Waiters(bench, "VM_metrics", "other_config", {"change": COUNTER}).wake_row("waiters-wake-small")
+    return [memory, threads, wake, small]
+
+
+# --- durable updates ------------------------------------------------------------------------------------------
+
+def update_rate(server, requests, connections, seconds, expect):
+    def take():
+        before = cpu_of(server.pid)
+        answer = server.load.closed(requests, connections, seconds, expect)
+        return answer["rate"], (cpu_of(server.pid) - before) / answer["done"] * 1e6
+    return take
+
+
+def update_row(bench, clients, target, seconds):
+    row = Row(f"updates-{clients}", target, ratio="ours/peer")
+    daemon, peer = bench.daemon(), bench.ovsdb()
+    refs = bench.sample("VM", clients)
+    requests = [daemon.request("VM.set_name_description", refs[i], COUNTER, client=i) for i in range(clients)]
+    updates = [peer.update("VM", i, {"name_description": COUNTER}) for i in range(clients)]
+    taken = take_pairs(bench.plan(60), update_rate(daemon, requests, clients, seconds, SUCCESS),
+                       update_rate(peer, updates, clients, seconds, '"count":1'))
+    judge(row, taken, lambda p: p.ours[0] / p.peer[0])
+    row.ours, row.peer = f"{middle(taken[0], lambda p: p.ours[0]):.0f}/s", f"{middle(taken[0], lambda p: p.peer[0]):.0f}/s"
+    row.note = f"{middle(taken[0], lambda p: p.ours[1]):.0f} us of CPU each against {middle(taken[0], lambda p: p.peer[1]):.0f} us"
+    return row
+
+
+@section("updates", "durable field updates by 16 clients (and 1 and 64), against ovsdb-server")
+def updates(bench):
+    return [update_row(bench, 16, (">=", 1.5), 2 * bench.seconds), update_row(bench, 1, None, bench.seconds),
+            update_row(bench, 64, None, bench.seconds)]
+
+
+# --- start-up -------------------------------------------------------------------------------------------------
+
+@section("start", "from starting the daemon to serving")
+def start(bench):
+    row = Row("start", ratio="ours")
+    daemon = bench.daemon()
+    with Others() as others:
+        while len(daemon.starts) < 4:
+            daemon.restart()
+    times = sorted(daemon.starts[1:])
+    row.ours = ms(statistics.median(times) * 1e3)
+    row.median, row.worst, row.pairs = statistics.median(times), times[-1], len(times)
+    row.load, row.note = f"{others.share:.0%}", f"{bench.vms} VMs, seconds"
+    return [row]
+
+
+# --- programs that measure by themselves ------------------------------------------------------------------------
+
+LINE = re.compile(r"row (?P<name>.+?) median (?P<median>\S+) worst (?P<worst>\S+) target (?P<op>\S+) (?P<limit>\S+)"
+                  r" pairs (?P<pairs>\d+) repeated (?P<repeated>\d+) load (?P<load>.+)")
+
+
+def row_of_line(line):
+    m = LINE.fullmatch(line.strip())
+    if m is None:
+        return None
+    target = None if m["op"] == "-" else (m["op"], float(m["limit"]))
+    return Row(m["name"], target, ratio="see program", median=float(m["median"]), worst=float(m["worst"]), pairs=int(m["pairs"]),
+               repeated=int(m["repeated"]), load=m["load"])
+
+
+def run_quietly(command, seconds):
+    """Output of the program's least disturbed run, runs thrown away, and the share of others."""
+    runs = []
+    while not runs or (runs[-1][0] > DISTURBED and len(runs) < 3):
+        with Others() as others:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
+        runs.append((others.share, done))
+    share, done = min(runs, key=lambda run: run[0])
+    return done, len(runs) - 1, share
+
+
+def program_rows(bench, name, *arguments, seconds=120):
+    """The rows a C program prints. One that does not print them in the common form is quoted, and its
+    SHORT line counts."""
+    path = program(bench.build, name)
+    try:
+        done, again, share = run_quietly([path, *map(str, arguments)], seconds)
+    except FileNotFoundError:
+        raise Failed("there is no such program") from None
+    except subprocess.TimeoutExpired:
+        raise Failed(f"took more than {seconds} s") from None
+    lines = done.stdout.splitlines()
+    rows = [row for row in map(row_of_line, lines) if row is not None]
+    short = re.fullmatch(r"SHORT (\d+)", lines[-1]) if lines else None
+    if done.returncode not in (0, 1) or (short is None and done.returncode != 0):
+        raise Failed(f"ended with {done.returncode}: {' '.join(lines[-3:])}")
+    if not rows:
+        rows = [Row(name, ratio="see below", counted=int(short[1]) if short else 0, note="\n".join(lines))]
+    for row in rows:
+        row.repeated += again
+        row.load = row.load if row.load != "-" else f"{share:.0%}"
+    return rows
+
+
+@section("wire", "bench_wire: serialising into a discarded buffer against memcpy")
+def wire(bench):
+    return program_rows(bench, "bench_wire", bench.vms, bench.pairs)
+
+
+@section("stream", "bench_stream: a memory stream against a bare socket copy, plain and TLS")
+def stream(bench):
+    return program_rows(bench, "bench_stream", seconds=180)
+
+
+@section("db", "bench_db: the database by itself")
+def db(bench):
+    return program_rows(bench, "bench_db", "-d", bench.dir, "-n", bench.vms, "-s", bench.seconds)

@@ -1,0 +1,141 @@
+/* Suspend and resume: the memory of a VM as a disk. */
+#include <string.h>
+
+#include "rpc/base/log.h"
+#include "rpc/base/uuid.h"
+#include "xapi/core/api_create.h"
+#include "xapi/core/internal_call.h"
+#include "xapi/core/operations.h"
+#include "xapi/core/placement.h"
+#include "xapi/core/task.h"
+#include "xapi/core/vm_disks.h"
+#include "xapi/core/vm_run.h"
+#include "xapi/core/vm_state.h"
+#include "xapi/pool/agent.h"
+#include "xapi/pool/vdi_path.h"
+
+LOG_MODULE(vm_suspend);
+
+#define SUSPEND_ROOM (16ll << 20) /* headers, vCPU state and page lists beside the memory itself */
+
+/* --- suspend ----------------------------------------------------------------------------------------------- */
+/* The VM's own, else the pool's, the host's, the pool's default; the first one this host can use. */
+static struct error *suspend_sr(struct api_call *c, const struct row *vm, const char *host_ref, const char **sr_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *host;
+    TRY(txn_need(txn, CLASS_host, host_ref, &host));
+    struct row_list pools = txn_all(txn, &model_classes[CLASS_pool]);
+    const char *candidates[] = {
+        row_string(vm, F_VM_suspend_SR),
+        pools.n > 0 ? row_string(pools.rows[0], F_pool_suspend_image_SR) : REF_NULL,
+        row_string(host, F_host_suspend_image_sr),
+        pools.n > 0 ? row_string(pools.rows[0], F_pool_default_SR) : REF_NULL,
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(candidates); i++)
+        if (placement_sr_attached(txn, candidates[i], host_ref)) {
+            *sr_r = arena_strdup(c->arena, candidates[i]);
+            return NULL;
+        }
+    return err_vm_no_suspend_sr(c->arena, vm->ref);
+}
+
+static struct error *make_image(struct api_call *c, const struct row *vm, const char *host_ref, const char **vdi_r)
+{
+    const char *sr = REF_NULL;
+    TRY(suspend_sr(c, vm, host_ref, &sr));
+    int64_t memory = row_int(vm, F_VM_memory_static_max);
+    const struct member fields[] = {
+        member_of("name_label", value_string("Suspend image")),
+        member_of("name_description", value_string("Memory of a suspended VM")),
+        member_of("SR", value_string(sr)),
+        member_of("virtual_size", value_int(memory + memory / 256 + SUSPEND_ROOM)),
+        member_of("type", value_string("suspend")),
+        member_of("sharable", value_bool(false)),
+        member_of("read_only", value_bool(false)),
+    };
+    return api_create(c, M_VDI_create, fields, ARRAY_LEN(fields), vdi_r);
+}
+
+static struct error *record_suspended(struct api_call *c, const char *vm_ref, const char *vdi_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, vdi_ref));
+    TRY(vm_set_power_state(c, txn, vm_ref, "Suspended", NULL, -1));
+    return txn_commit(txn, NULL);
+}
+
+static struct error *suspend_to(struct api_call *c, const struct row *vm, const char *host_ref, const char *vdi_ref)
+{
+    const char *path;
+    TRY(vdi_path(c, vdi_ref, host_ref, &path));
+    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))), member_of("path", value_string(path)) };
+    struct value v = value_map(args, ARRAY_LEN(args)), ignored;
+    return vm_run_error(c, vm->ref, agent_call(c, host_ref, "vm.suspend", &v, &ignored));
+}
+
+/* A host that cannot be asked may have written the image and ended the domain: then it is the only copy. */
+static void drop_image(struct api_call *c, const struct error *why, const char *vdi_ref)
+{
+    if (error_is(why, "CANNOT_CONTACT_HOST") || error_is(why, "HOST_OFFLINE"))
+        log_warn("the suspend image %s is kept: nobody knows whether it is complete", vdi_ref);
+    else
+        api_discard_vdi(c, vdi_ref, "the unused suspend image");
+}
+
+struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
+{
+    const struct row *vm;
+    const char *host, *vdi;
+    TRY(vm_run_residence(c, vm_ref, "running", &vm, &host));
+    TRY(make_image(c, vm, host, &vdi));
+    struct api_call calm = internal_call_cleanup(c);
+    task_set_cancellable(c, true);
+    struct error *e = suspend_to(c, vm, host, vdi);
+    vm_disk_release(&calm, vdi, host);
+    if (e != NULL) {
+        drop_image(c, e, vdi);
+        return e;
+    }
+    TRY(record_suspended(c, vm_ref, vdi));
+    vm_disks_release(&calm, vm_ref, host);
+    vm_run_tell(c, vm_ref, "VM_SUSPENDED", "suspended");
+    return NULL;
+}
+
+/* --- resume -------------------------------------------------------------------------------------------------- */
+static struct error *resume_reserved(struct api_call *c, const struct row *vm, const char *host_ref, bool paused)
+{
+    struct vm_spec spec;
+    const char *path;
+    TRY(vm_spec_of(c, vm->ref, host_ref, &spec));
+    TRY(vdi_path(c, row_string(vm, F_VM_suspend_VDI), host_ref, &path));
+    struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("path", value_string(path)),
+                             member_of("paused", value_bool(paused)) };
+    struct value v = value_map(args, ARRAY_LEN(args)), info;
+    TRY(vm_run_error(c, vm->ref, agent_call(c, host_ref, "vm.resume", &v, &info)));
+    return vm_run_record(c, vm->ref, host_ref, &info, false);
+}
+
+struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force)
+{
+    const struct row *vm;
+    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+    const char *image = row_string(vm, F_VM_suspend_VDI), *host;
+    if (db_get(c->db, c->arena, &model_classes[CLASS_VDI], image) == NULL)
+        return err_vm_has_no_suspend_vdi(c->arena, vm_ref);
+    TRY(vm_run_reserve(c, vm_ref, host_ref, "vm_resume", (force ? 0 : PLACE_CPU) | PLACE_SR | PLACE_MEMORY, &host));
+    OPERATION_SCOPE on_host = { c, CLASS_host, host, "vm_resume" };
+    struct api_call calm = internal_call_cleanup(c);
+    struct error *e = resume_reserved(c, vm, host, paused);
+    vm_disk_release(&calm, image, host);
+    if (e != NULL) {
+        vm_run_unreserve(c, vm_ref);
+        vm_disks_release(&calm, vm_ref, host);
+        return e;
+    }
+    TRY(db_set(c->db, c->arena, CLASS_VM, vm_ref, F_VM_suspend_VDI, value_string(REF_NULL)));
+    api_discard_vdi(c, image, "the used suspend image");
+    vm_run_tell(c, vm_ref, "VM_RESUMED", "resumed");
+    return NULL;
+}
