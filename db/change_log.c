@@ -47,8 +47,9 @@ void change_log_deleted_locked(struct class_store *cs, const struct row *row, ui
         memmove(cs->tombstones, cs->tombstones + cut, TOMBSTONES_KEPT * sizeof(*cs->tombstones));
         cs->n_tombstones = TOMBSTONES_KEPT;
     }
-    cs->tombstones[cs->n_tombstones++] =
-        (struct tombstone){ .ref = xstrdup(row->ref), .created = row->created, .generation = generation };
+    cs->tombstones[cs->n_tombstones++] = (struct tombstone){ .ref = xstrdup(row->ref),
+                                                             .created = row->created,
+                                                             .generation = generation };
 }
 
 void change_log_release(struct class_store *cs)

@@ -7,7 +7,12 @@
 #include "rpc/base/check.h"
 #include "rpc/base/uuid.h"
 
-struct checker { struct db *db; struct arena *arena; struct text *report; struct maintenance_findings *found; };
+struct checker {
+    struct db *db;
+    struct arena *arena;
+    struct text *report;
+    struct maintenance_findings *found;
+};
 
 static void error_found(struct checker *c, const struct row *row, const char *text)
 {
@@ -23,8 +28,8 @@ static void note_found(struct checker *c, const struct row *row, const char *tex
 
 /* --- refs -------------------------------------------------------------------------------------------- */
 
-static void check_ref(struct checker *c, const struct row *row, const struct field_info *f, const struct class_info *class,
-                      const char *ref)
+static void check_ref(struct checker *c, const struct row *row, const struct field_info *f,
+                      const struct class_info *class, const char *ref)
 {
     bool volatile_target = class != NULL && !class_is_stored(class);
     if (ref_is_null(ref) || volatile_target)
@@ -32,7 +37,8 @@ static void check_ref(struct checker *c, const struct row *row, const struct fie
     const struct row *target = db_find_ref(c->db, c->arena, ref);
     if (target != NULL && (class == NULL || target->class == class))
         return;
-    const char *text = arena_printf(c->arena, "%s names %s, which is no %s", f->name, ref, class != NULL ? class->name : "object");
+    const char *text = arena_printf(c->arena, "%s names %s, which is no %s", f->name, ref,
+                                    class != NULL ? class->name : "object");
     bool required = f->type->kind == TYPE_REF && (f->flags & FIELD_NULLABLE) == 0;
     if (required)
         error_found(c, row, text);
@@ -81,7 +87,8 @@ static void check_inverse(struct checker *c, const struct class_info *class, uns
             const struct row *other = db_get(c->db, c->arena, f->inverse_class, set->items[k].s);
             struct row_list one = { .rows = &other, .n = other != NULL };
             if (count_naming(&one, f->inverse_field, owners.rows[i]->ref) != 1)
-                error_found(c, owners.rows[i], arena_printf(c->arena, "%s has %s, which does not name it", f->name, set->items[k].s));
+                error_found(c, owners.rows[i],
+                            arena_printf(c->arena, "%s has %s, which does not name it", f->name, set->items[k].s));
         }
     }
     for (unsigned i = 0; i < others.n; i++) {
@@ -94,8 +101,8 @@ static void check_inverse(struct checker *c, const struct class_info *class, uns
 
 /* --- values ------------------------------------------------------------------------------------------ */
 
-static void check_enum(struct checker *c, const struct row *row, const struct field_info *f, const struct type_info *type,
-                       const struct value *v)
+static void check_enum(struct checker *c, const struct row *row, const struct field_info *f,
+                       const struct type_info *type, const struct value *v)
 {
     if (type->kind == TYPE_ENUM && v->kind == VALUE_STRING && !model_enum_has(type->enum_info, v->s))
         note_found(c, row, arena_printf(c->arena, "%s has the unknown value '%s'", f->name, v->s));
@@ -140,7 +147,8 @@ static void check_class(struct checker *c, const struct class_info *class)
     }
 }
 
-struct error *maintenance_check(struct arena *arena, const char *path, struct text *report, struct maintenance_findings *found)
+struct error *maintenance_check(struct arena *arena, const char *path, struct text *report,
+                                struct maintenance_findings *found)
 {
     struct db *db;
     const char *pages;

@@ -129,7 +129,11 @@ struct error *db_skip_to(struct db *db, struct arena *arena, uint64_t generation
 
 /* --- to disk ------------------------------------------------------------------------------------------ */
 
-struct batch { struct commit *commits; struct sqlite_write *writes; unsigned n_writes, cap; };
+struct batch {
+    struct commit *commits;
+    struct sqlite_write *writes;
+    unsigned n_writes, cap;
+};
 
 static struct sqlite_write *batch_write(struct batch *b, struct slot *slot)
 {
@@ -231,7 +235,9 @@ static void commit_tell(struct db *db, const struct commit *commit)
         changes = many = xcalloc(commit->n, sizeof(*many));
     for (const struct txn_change *c = commit->changes; c != NULL; c = c->next)
         changes[n++] = (struct commit_change){
-            .kind = c->deleted ? CHANGE_DEL : c->before == NULL ? CHANGE_ADD : CHANGE_MOD,
+            .kind = c->deleted          ? CHANGE_DEL
+                    : c->before == NULL ? CHANGE_ADD
+                                        : CHANGE_MOD,
             .old_row = c->before,
             .new_row = c->after,
         };
@@ -342,10 +348,7 @@ static void *writer_run(void *arg)
     return NULL;
 }
 
-void commit_writer_start(struct db *db)
-{
-    db->writer = thread_start("db-writer", writer_run, db);
-}
+void commit_writer_start(struct db *db) { db->writer = thread_start("db-writer", writer_run, db); }
 
 void commit_writer_join(struct db *db)
 {

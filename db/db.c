@@ -6,6 +6,7 @@
 #include "db/commit.h"
 #include "db/file_lock.h"
 #include "db/inverse.h"
+#include "db/load.h"
 #include "db/sqlite.h"
 #include "db/store.h"
 #include "rpc/base/check.h"
@@ -14,43 +15,6 @@
 #include "rpc/base/memory.h"
 
 LOG_MODULE(db);
-
-struct load { struct db *db; uint64_t generation; };
-
-static struct error *load_object(void *ctx, struct arena *arena, const struct class_info *class, const struct sqlite_object *object)
-{
-    const struct load *load = ctx;
-    struct db *db = load->db;
-    const struct value *uuid = &object->fields[0];
-
-    if (object->ref == NULL || store_find_ref(db, object->ref, slot_is_visible) != NULL)
-        return err_internal(arena, "the table %s is damaged: the ref %s appears twice", class->name, object->ref);
-    if (store_find_uuid(db, class, uuid->s, slot_is_visible) != NULL)
-        return err_internal(arena, "the table %s is damaged: the uuid %s appears twice", class->name, uuid->s);
-    struct slot *slot = store_add_locked(db, class, object->id, object->ref, uuid->s);
-    struct row *row = row_new(class, object->ref, object->created, load->generation, object->fields);
-    slot->newest = row;
-    store_show_locked(db, slot, row, load->generation);
-    if (object->id > db->next_id)
-        db->next_id = object->id;
-    return NULL;
-}
-
-/* Every object counts as changed at the start: what is volatile was lost, so a token from before
- * must see all of them again. */
-static struct error *load_all(struct arena *arena, struct db *db)
-{
-    uint64_t ceiling;
-    TRY(sqlite_ceiling(arena, db->disk, &ceiling));
-    struct load load = { .db = db, .generation = ceiling + 1 };
-    for (unsigned i = 0; i < model_n_classes; i++)
-        if (class_is_stored(&model_classes[i]))
-            TRY(sqlite_load(arena, db->disk, &model_classes[i], load_object, &load));
-    inverse_load(db);
-    db->assigned = load.generation;
-    atomic_store(&db->generation, load.generation);
-    return NULL;
-}
 
 static struct error *reserve(struct arena *arena, struct db *db)
 {

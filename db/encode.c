@@ -98,7 +98,11 @@ void encode_value(struct text *t, const struct value *v)
 
 /* --- reading ---------------------------------------------------------------------------------------- */
 
-struct reader { struct arena *arena; const char *at, *end; unsigned depth; };
+struct reader {
+    struct arena *arena;
+    const char *at, *end;
+    unsigned depth;
+};
 
 static bool read_value(struct reader *, const struct type_info *, struct value *);
 
@@ -223,7 +227,10 @@ static bool read_int(struct reader *r, int64_t *i_r)
 static bool read_float(struct reader *r, double *f_r)
 {
     char digits[64], *end;
-    static const struct { const char *word; double f; } odd[] = { { "\"nan\"", NAN }, { "\"inf\"", INFINITY }, { "\"-inf\"", -INFINITY } };
+    static const struct {
+        const char *word;
+        double f;
+    } odd[] = { { "\"nan\"", NAN }, { "\"inf\"", INFINITY }, { "\"-inf\"", -INFINITY } };
 
     for (unsigned i = 0; i < ARRAY_LEN(odd); i++) {
         if (take_word(r, odd[i].word)) {
@@ -334,7 +341,8 @@ static bool read_value(struct reader *r, const struct type_info *type, struct va
     BUG("not a type");
 }
 
-bool decode_value(struct arena *arena, const struct type_info *type, const char *text, size_t len, struct value *value_r)
+bool decode_value(struct arena *arena, const struct type_info *type, const char *text, size_t len,
+                  struct value *value_r)
 {
     struct reader r = { .arena = arena, .at = text, .end = text + len };
     if (!read_value(&r, type, value_r))

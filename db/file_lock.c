@@ -16,7 +16,8 @@ struct error *file_lock_take(struct arena *arena, const char *path, int *fd_r)
     if (fd < 0)
         return err_internal(arena, "%s: %s", lock_path, strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-        return err_internal(arena, "%s is in use by another process (it holds %s): stop that xapi first", path, lock_path);
+        return err_internal(arena, "%s is in use by another process (it holds %s): stop that xapi first", path,
+                            lock_path);
     *fd_r = fd_steal(&fd);
     return NULL;
 }

@@ -12,10 +12,7 @@
 static uint64_t seed;
 static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
 
-static void seed_make(void)
-{
-    CHECK(getrandom(&seed, sizeof(seed), 0) == (ssize_t)sizeof(seed));
-}
+static void seed_make(void) { CHECK(getrandom(&seed, sizeof(seed), 0) == (ssize_t)sizeof(seed)); }
 
 static uint64_t mix(uint64_t h, uint64_t word)
 {

@@ -7,7 +7,11 @@
 #include "rpc/base/uuid.h"
 
 /* A ref that some mirrored field names and that no object carries. */
-struct dangling { struct index_node node; unsigned n; char ref[]; };
+struct dangling {
+    struct index_node node;
+    unsigned n;
+    char ref[];
+};
 
 void inverse_init(struct db *db)
 {
@@ -158,7 +162,8 @@ static void follow_set(struct txn *txn, const struct mirror *m, const struct val
     }
 }
 
-void inverse_field_changed(struct txn *txn, struct slot *slot, unsigned field, const struct value *from, const struct value *to)
+void inverse_field_changed(struct txn *txn, struct slot *slot, unsigned field, const struct value *from,
+                           const struct value *to)
 {
     const struct mirror *m = db_class(txn->db, slot->class)->mirrors[field];
 

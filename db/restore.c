@@ -41,7 +41,8 @@ static struct error *prove_copy(struct arena *arena, const char *copy, uint64_t 
 
 static struct error *move_aside(struct arena *arena, const char *path, const char *suffix)
 {
-    const char *from = arena_printf(arena, "%s%s", path, suffix), *to = arena_printf(arena, "%s.before-restore%s", path, suffix);
+    const char *from = arena_printf(arena, "%s%s", path, suffix),
+               *to = arena_printf(arena, "%s.before-restore%s", path, suffix);
     if (rename(from, to) != 0 && errno != ENOENT)
         return os_error(arena, to);
     return NULL;

@@ -53,10 +53,7 @@ void row_unref(struct row *row)
     xfree(row);
 }
 
-static void row_unref_hook(void *row)
-{
-    row_unref(row);
-}
+static void row_unref_hook(void *row) { row_unref(row); }
 
 const struct row *row_hold(struct arena *arena, struct row *row)
 {
@@ -64,7 +61,10 @@ const struct row *row_hold(struct arena *arena, struct row *row)
     return row;
 }
 
-struct row_hold { struct row *const *rows; unsigned n; };
+struct row_hold {
+    struct row *const *rows;
+    unsigned n;
+};
 
 static void row_hold_release(void *arg)
 {

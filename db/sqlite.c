@@ -1,11 +1,14 @@
 #include "db/sqlite.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "db/sqlite_inside.h"
 #include "rpc/base/check.h"
+#include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/text.h"
@@ -13,7 +16,7 @@
 LOG_MODULE(db);
 
 #define BUSY_MS 10000
-#define WAL_PAGES 1000     /* checkpoint when the log is so long */
+#define WAL_PAGES 1000 /* checkpoint when the log is so long */
 #define WAL_HEADER 32
 #define WAL_FRAME (4096 + 24)
 
@@ -21,13 +24,20 @@ LOG_MODULE(db);
 
 struct error *sqlite_error_at(struct arena *arena, const char *file, int line, sqlite3 *handle, const char *doing)
 {
-    return error_internal_at(arena, file, line, "%s: %s (%d)", doing, sqlite3_errmsg(handle), sqlite3_extended_errcode(handle));
+    return error_internal_at(arena, file, line, "%s: %s (%d)", doing, sqlite3_errmsg(handle),
+                             sqlite3_extended_errcode(handle));
 }
 
 struct error *sqlite_connect(struct arena *arena, const char *path, const char *vfs, int flags, sqlite3 **handle_r)
 {
     sqlite3 *handle = NULL;
     *handle_r = NULL;
+    if ((flags & SQLITE_OPEN_CREATE) !=
+        0) { /* it holds secrets: not for others, nor are -wal and -shm, which follow it */
+        AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return err_internal(arena, "%s: %s", path, strerror(errno));
+    }
     if (sqlite3_open_v2(path, &handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, vfs) != SQLITE_OK) {
         struct error *error = sqlite_error(arena, handle, path);
         sqlite3_close(handle);
@@ -116,11 +126,12 @@ static const char *immutable_uri(struct arena *arena, const char *path)
 }
 
 /* Read-only, unless a crash left a journal that must be played back first. */
-static struct error *judge_connect(struct arena *arena, const char *path, const char *vfs, sqlite3 **handle_r)
+struct error *sqlite_connect_to_read(struct arena *arena, const char *path, const char *vfs, sqlite3 **handle_r)
 {
     int64_t version;
     bool alone = !beside(arena, path, "-wal") && !beside(arena, path, "-journal");
     const char *name = alone ? immutable_uri(arena, path) : path;
+    *handle_r = NULL;
     TRY(sqlite_connect(arena, name, vfs, SQLITE_OPEN_READONLY | (alone ? SQLITE_OPEN_URI : 0), handle_r));
     struct error *error = sqlite_ask_int(arena, *handle_r, "PRAGMA schema_version", &version);
     int code = sqlite3_errcode(*handle_r) & 0xff;
@@ -156,7 +167,9 @@ struct error *sqlite_judge(struct arena *arena, const char *path, const char *vf
     *empty_r = file_is_empty(path);
     if (*empty_r)
         return NULL;
-    struct error *error = judge_connect(arena, path, vfs, &handle);
+    if (access(path, R_OK | W_OK) != 0)
+        return err_internal(arena, "%s: %s", path, strerror(errno));
+    struct error *error = sqlite_connect_to_read(arena, path, vfs, &handle);
     if (error == NULL)
         error = sqlite_ask_int(arena, handle, "PRAGMA page_count", &pages);
     if (error != NULL)
@@ -210,7 +223,8 @@ struct error *sqlite_open(struct arena *arena, const struct db_options *options,
     struct sqlite *s = xcalloc(1, sizeof(*s));
     s->classes = xcalloc(model_n_classes, sizeof(*s->classes));
     s->checkpoint_pages = checkpoint_pages(options);
-    struct error *error = sqlite_connect(arena, options->path, options->vfs, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->handle);
+    struct error *error = sqlite_connect(arena, options->path, options->vfs, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+                                         &s->handle);
     if (error == NULL && empty)
         error = sqlite_schema_create(arena, s->handle);
     if (error == NULL)
@@ -286,7 +300,12 @@ static struct error *look(struct arena *arena, const char *path, sqlite3 **handl
     TRY(sqlite_judge(arena, path, NULL, false, &empty));
     if (empty)
         return err_internal(arena, "%s is empty or does not exist", path);
-    return judge_connect(arena, path, NULL, handle_r);
+    struct error *error = sqlite_connect_to_read(arena, path, NULL, handle_r);
+    if (error != NULL) {
+        sqlite3_close(*handle_r);
+        *handle_r = NULL;
+    }
+    return error;
 }
 
 struct error *sqlite_check_pages(struct arena *arena, const char *path, const char **verdict_r)
@@ -294,7 +313,25 @@ struct error *sqlite_check_pages(struct arena *arena, const char *path, const ch
     AUTO_SQLITE_HANDLE *handle = NULL;
     *verdict_r = "";
     TRY(look(arena, path, &handle));
-    return sqlite_ask_text(arena, handle, "SELECT group_concat(integrity_check, char(10)) FROM pragma_integrity_check", verdict_r);
+    return sqlite_ask_text(arena, handle, "SELECT group_concat(integrity_check, char(10)) FROM pragma_integrity_check",
+                           verdict_r);
+}
+
+static struct sqlite *sqlite_new(sqlite3 *handle)
+{
+    struct sqlite *s = xcalloc(1, sizeof(*s));
+    s->classes = xcalloc(model_n_classes, sizeof(*s->classes));
+    s->handle = handle;
+    return s;
+}
+
+struct error *sqlite_open_reader(struct arena *arena, const char *path, struct sqlite **sqlite_r)
+{
+    sqlite3 *handle;
+    *sqlite_r = NULL;
+    TRY(sqlite_connect(arena, path, NULL, SQLITE_OPEN_READONLY, &handle));
+    *sqlite_r = sqlite_new(handle);
+    return NULL;
 }
 
 struct error *sqlite_open_to_look(struct arena *arena, const char *path, struct sqlite **sqlite_r)
@@ -304,9 +341,7 @@ struct error *sqlite_open_to_look(struct arena *arena, const char *path, struct 
 
     *sqlite_r = NULL;
     TRY(look(arena, path, &handle));
-    struct sqlite *s = xcalloc(1, sizeof(*s));
-    s->classes = xcalloc(model_n_classes, sizeof(*s->classes));
-    s->handle = handle;
+    struct sqlite *s = sqlite_new(handle);
     struct error *error = sqlite_ask_int(arena, handle, "PRAGMA user_version", &version);
     if (error == NULL && version != (int64_t)model_schema_version)
         error = err_internal(arena, "%s has the schema version %lld, this xapi %u: start xapi once to upgrade it", path,

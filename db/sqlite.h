@@ -21,6 +21,8 @@ struct slot;
 /* Judges, creates or upgrades, and opens. The caller holds the file's lock. */
 NODISCARD struct error *sqlite_open(struct arena *, const struct db_options *, struct sqlite **sqlite_r);
 void sqlite_close(struct sqlite *); /* NULL is fine */
+/* One more connection to read a file that is open already, by another thread. */
+NODISCARD struct error *sqlite_open_reader(struct arena *, const char *path, struct sqlite **sqlite_r);
 /* Only to read from; an older schema is refused. */
 NODISCARD struct error *sqlite_open_to_look(struct arena *, const char *path, struct sqlite **sqlite_r);
 

@@ -54,8 +54,7 @@ struct error *sqlite_copy(struct arena *arena, const char *path, const char *vfs
     AUTO_SQLITE_HANDLE *from = NULL;
     const char *partial = arena_printf(arena, "%s.partial", to_path);
 
-    TRY(sqlite_connect(arena, path, vfs, SQLITE_OPEN_READWRITE, &from));
-    sqlite3_db_config(from, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    TRY(sqlite_connect_to_read(arena, path, vfs, &from));
     if (unlink(partial) != 0 && errno != ENOENT)
         return err_internal(arena, "%s: %s", partial, strerror(errno));
     struct error *error = copy_to(arena, from, partial);

@@ -31,6 +31,9 @@ struct error *sqlite_error_at(struct arena *, const char *file, int line, sqlite
 
 /* A connection without any pragma set. On failure *handle_r is NULL. */
 NODISCARD struct error *sqlite_connect(struct arena *, const char *path, const char *vfs, int flags, sqlite3 **handle_r);
+/* One that leaves no trace; but what a crash left in a journal is played back. The handle is the
+ * caller's to close even when this fails. */
+NODISCARD struct error *sqlite_connect_to_read(struct arena *, const char *path, const char *vfs, sqlite3 **handle_r);
 NODISCARD struct error *sqlite_exec(struct arena *, sqlite3 *, const char *sql);
 /* The first column of the first row; 0 or "" when there is none. */
 NODISCARD struct error *sqlite_ask_int(struct arena *, sqlite3 *, const char *sql, int64_t *i_r);

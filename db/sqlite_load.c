@@ -74,8 +74,8 @@ static bool read_column(struct arena *arena, sqlite3_value *column, const struct
     BUG("not a type");
 }
 
-static struct error *read_row(struct arena *arena, sqlite3_stmt *stmt, const struct class_info *class, struct value *fields,
-                              struct sqlite_object *object)
+static struct error *read_row(struct arena *arena, sqlite3_stmt *stmt, const struct class_info *class,
+                              struct value *fields, struct sqlite_object *object)
 {
     int at = 3;
 
@@ -96,7 +96,8 @@ static struct error *read_row(struct arena *arena, sqlite3_stmt *stmt, const str
     return NULL;
 }
 
-static struct error *select_prepare(struct arena *arena, sqlite3 *handle, const struct class_info *class, sqlite3_stmt **stmt_r)
+static struct error *select_prepare(struct arena *arena, sqlite3 *handle, const struct class_info *class,
+                                    sqlite3_stmt **stmt_r)
 {
     AUTO_TEXT sql = TEXT_INIT;
 
@@ -109,8 +110,8 @@ static struct error *select_prepare(struct arena *arena, sqlite3 *handle, const 
 }
 
 /* At most ROWS_PER_ARENA rows; *more_r: there are more. */
-static struct error *load_some(struct arena *errors, sqlite3 *handle, sqlite3_stmt *stmt, const struct class_info *class,
-                               sqlite_object_fn *fn, void *ctx, bool *more_r)
+static struct error *load_some(struct arena *errors, sqlite3 *handle, sqlite3_stmt *stmt,
+                               const struct class_info *class, sqlite_object_fn *fn, void *ctx, bool *more_r)
 {
     AUTO_ARENA arena = arena_new();
     struct value *fields = arena_calloc(arena, class->n_fields, sizeof(*fields));
@@ -128,7 +129,8 @@ static struct error *load_some(struct arena *errors, sqlite3 *handle, sqlite3_st
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? NULL : sqlite_error(errors, handle, class->name);
 }
 
-struct error *sqlite_load(struct arena *arena, struct sqlite *s, const struct class_info *class, sqlite_object_fn *fn, void *ctx)
+struct error *sqlite_load(struct arena *arena, struct sqlite *s, const struct class_info *class, sqlite_object_fn *fn,
+                          void *ctx)
 {
     AUTO_SQLITE_STMT *stmt = NULL;
     bool more = true;

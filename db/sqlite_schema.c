@@ -89,7 +89,8 @@ static struct error *table_create(struct arena *arena, sqlite3 *handle, const st
 {
     AUTO_TEXT sql = TEXT_INIT;
 
-    text_printf(&sql, "CREATE TABLE \"%s\" (_id INTEGER PRIMARY KEY, ref TEXT NOT NULL, _created INTEGER NOT NULL", class->name);
+    text_printf(&sql, "CREATE TABLE \"%s\" (_id INTEGER PRIMARY KEY, ref TEXT NOT NULL, _created INTEGER NOT NULL",
+                class->name);
     for (unsigned i = 0; i < class->n_fields; i++) {
         if (!field_is_stored(&class->fields[i]))
             continue;

@@ -77,7 +77,8 @@ static int insert_prepare(struct sqlite *s, const struct class_info *class, sqli
     return prepare(s, &sql, stmt_r);
 }
 
-static int update_prepare(struct sqlite *s, const struct class_info *class, const struct field_set *fields, sqlite3_stmt **stmt_r)
+static int update_prepare(struct sqlite *s, const struct class_info *class, const struct field_set *fields,
+                          sqlite3_stmt **stmt_r)
 {
     AUTO_TEXT sql = TEXT_INIT;
     const char *comma = "";
@@ -94,7 +95,8 @@ static int update_prepare(struct sqlite *s, const struct class_info *class, cons
 }
 
 /* The statement for just these columns; the few most used sets of columns stay prepared. */
-static int update_find(struct sqlite *s, const struct class_info *class, const struct field_set *fields, sqlite3_stmt **stmt_r)
+static int update_find(struct sqlite *s, const struct class_info *class, const struct field_set *fields,
+                       sqlite3_stmt **stmt_r)
 {
     struct sqlite_statements *st = &s->classes[class->id];
 

@@ -57,10 +57,7 @@ void store_release(struct db *db)
     lock_release(&db->txn_lock);
 }
 
-bool slot_is_visible(const struct slot *slot)
-{
-    return slot->visible != NULL;
-}
+bool slot_is_visible(const struct slot *slot) { return slot->visible != NULL; }
 
 struct slot *store_find_ref(const struct db *db, const char *ref, slot_fits_fn *fits)
 {
@@ -100,7 +97,8 @@ static void class_compact(struct class_store *cs)
     cs->n_holes = 0;
 }
 
-struct slot *store_add_locked(struct db *db, const struct class_info *class, uint64_t id, const char *ref, const char *uuid)
+struct slot *store_add_locked(struct db *db, const struct class_info *class, uint64_t id, const char *ref,
+                              const char *uuid)
 {
     struct class_store *cs = db_class(db, class);
     size_t ref_len = strlen(ref), uuid_len = strlen(uuid);
@@ -236,6 +234,8 @@ struct error *db_need(struct db *db, struct arena *arena, unsigned class_id, con
 
 const struct row *db_by_uuid(struct db *db, struct arena *arena, const struct class_info *class, const char *uuid)
 {
+    if (uuid == NULL)
+        return NULL;
     rwlock_read(&db->store_lock);
     struct slot *slot = store_find_uuid(db, class, uuid, slot_is_visible);
     struct row *row = slot != NULL ? row_ref(slot->visible) : NULL;
@@ -269,7 +269,8 @@ static int slot_order(const void *left, const void *right)
 }
 
 /* The visible slots of that name, in order of creation; *n_r in: room, out: all there are. */
-static void find_named(struct db *db, const struct class_info *class, const char *name, struct slot **slots, unsigned *n_r)
+static void find_named(struct db *db, const struct class_info *class, const char *name, struct slot **slots,
+                       unsigned *n_r)
 {
     unsigned n = 0;
     size_t len = strlen(name);
@@ -308,7 +309,4 @@ unsigned db_count(struct db *db, const struct class_info *class)
     return atomic_load_explicit(&db_class(db, class)->n_visible, memory_order_relaxed);
 }
 
-uint64_t db_generation(struct db *db)
-{
-    return atomic_load_explicit(&db->generation, memory_order_acquire);
-}
+uint64_t db_generation(struct db *db) { return atomic_load_explicit(&db->generation, memory_order_acquire); }

@@ -311,7 +311,8 @@ struct error *txn_commit(struct txn *txn, uint64_t *generation_r)
     return error;
 }
 
-struct error *db_set(struct db *db, struct arena *arena, unsigned class_id, const char *ref, unsigned field, struct value value)
+struct error *db_set(struct db *db, struct arena *arena, unsigned class_id, const char *ref, unsigned field,
+                     struct value value)
 {
     AUTO_TXN txn = txn_begin(db, arena);
     TRY(txn_set(txn, class_id, ref, field, value));

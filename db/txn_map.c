@@ -7,7 +7,8 @@
 #include "rpc/base/check.h"
 
 /* The present value of a field; its members are copied into 'dict' to be edited. */
-static struct error *map_begin(struct txn *txn, unsigned class_id, const char *ref, unsigned field, struct value_dict *dict)
+static struct error *map_begin(struct txn *txn, unsigned class_id, const char *ref, unsigned field,
+                               struct value_dict *dict)
 {
     const struct row *row;
     TRY(txn_need(txn, class_id, ref, &row));
@@ -21,16 +22,19 @@ static struct error *map_begin(struct txn *txn, unsigned class_id, const char *r
     return NULL;
 }
 
-struct error *txn_map_add(struct txn *txn, unsigned class_id, const char *ref, unsigned field, const char *key, struct value value)
+struct error *txn_map_add(struct txn *txn, unsigned class_id, const char *ref, unsigned field, const char *key,
+                          struct value value)
 {
     const struct row *row;
     TRY(txn_need(txn, class_id, ref, &row));
     if (value_get(row_value(row, field), key) != NULL)
-        return err_map_duplicate_key(txn->arena, row->class->name, row->class->fields[field].name, row_string(row, 0), key);
+        return err_map_duplicate_key(txn->arena, row->class->name, row->class->fields[field].name, row_string(row, 0),
+                                     key);
     return txn_map_put(txn, class_id, ref, field, key, value);
 }
 
-struct error *txn_map_put(struct txn *txn, unsigned class_id, const char *ref, unsigned field, const char *key, struct value value)
+struct error *txn_map_put(struct txn *txn, unsigned class_id, const char *ref, unsigned field, const char *key,
+                          struct value value)
 {
     struct value_dict dict;
     TRY(map_begin(txn, class_id, ref, field, &dict));

@@ -19,13 +19,21 @@
 #include "rpc/base/uuid.h"
 #include "rpc/base/work.h"
 
-struct bench { struct db *db; const char *path; unsigned n_vms, checkpoint_pages; double seconds; const char **vms; struct arena *arena; };
+struct bench {
+    struct db *db;
+    const char *path;
+    unsigned n_vms, checkpoint_pages;
+    double seconds;
+    const char **vms;
+    struct arena *arena;
+};
 
 static double cpu_seconds(void)
 {
     struct rusage r;
     getrusage(RUSAGE_SELF, &r);
-    return (double)r.ru_utime.tv_sec + (double)r.ru_utime.tv_usec / 1e6 + (double)r.ru_stime.tv_sec + (double)r.ru_stime.tv_usec / 1e6;
+    return (double)r.ru_utime.tv_sec + (double)r.ru_utime.tv_usec / 1e6 + (double)r.ru_stime.tv_sec +
+           (double)r.ru_stime.tv_usec / 1e6;
 }
 
 static double now(void) { return (double)clock_us(&clock_real) / 1e6; }
@@ -44,7 +52,8 @@ static struct value some_map(struct arena *arena, unsigned n, const char *what)
 {
     struct value_dict dict = { 0 };
     for (unsigned i = 0; i < n; i++)
-        value_dict_add(arena, &dict, arena_printf(arena, "%s-key-%u", what, i), value_string(arena_printf(arena, "some value %u of it", i)));
+        value_dict_add(arena, &dict, arena_printf(arena, "%s-key-%u", what, i),
+                       value_string(arena_printf(arena, "some value %u of it", i)));
     return value_dict_value(&dict);
 }
 
@@ -58,22 +67,32 @@ static const char *make(struct txn *txn, unsigned class_id, const struct field_v
 static const char *make_vm(struct txn *txn, struct arena *a, unsigned i, const char *sr, const char *network)
 {
     const char *metrics = make(txn, CLASS_VM_metrics, NULL, 0);
-    struct field_value guest[] = { { F_VM_guest_metrics_os_version, some_map(a, 6, "os") }, { F_VM_guest_metrics_networks, some_map(a, 4, "ip") } };
+    struct field_value guest[] = { { F_VM_guest_metrics_os_version, some_map(a, 6, "os") },
+                                   { F_VM_guest_metrics_networks, some_map(a, 4, "ip") } };
     struct field_value fields[] = {
         { F_VM_name_label, value_string(arena_printf(a, "Production virtual machine %u", i)) },
         { F_VM_name_description, value_string("Created from a template by somebody who writes long descriptions") },
-        { F_VM_memory_static_max, value_int(4ll << 30) }, { F_VM_memory_dynamic_max, value_int(4ll << 30) },
-        { F_VM_platform, some_map(a, 12, "platform") }, { F_VM_other_config, some_map(a, 8, "other") },
-        { F_VM_xenstore_data, some_map(a, 5, "xenstore") }, { F_VM_HVM_boot_params, some_map(a, 2, "boot") },
-        { F_VM_metrics, value_string(metrics) }, { F_VM_guest_metrics, value_string(make(txn, CLASS_VM_guest_metrics, guest, 2)) },
+        { F_VM_memory_static_max, value_int(4ll << 30) },
+        { F_VM_memory_dynamic_max, value_int(4ll << 30) },
+        { F_VM_platform, some_map(a, 12, "platform") },
+        { F_VM_other_config, some_map(a, 8, "other") },
+        { F_VM_xenstore_data, some_map(a, 5, "xenstore") },
+        { F_VM_HVM_boot_params, some_map(a, 2, "boot") },
+        { F_VM_metrics, value_string(metrics) },
+        { F_VM_guest_metrics, value_string(make(txn, CLASS_VM_guest_metrics, guest, 2)) },
     };
     const char *vm = make(txn, CLASS_VM, fields, ARRAY_LEN(fields));
     for (int disk = 0; disk < 2; disk++) {
-        struct field_value vdi[] = { { F_VDI_SR, value_string(sr) }, { F_VDI_virtual_size, value_int(8ll << 30) }, { F_VDI_sm_config, some_map(a, 2, "sm") } };
-        struct field_value vbd[] = { { F_VBD_VM, value_string(vm) }, { F_VBD_VDI, value_string(make(txn, CLASS_VDI, vdi, 3)) } };
+        struct field_value vdi[] = { { F_VDI_SR, value_string(sr) },
+                                     { F_VDI_virtual_size, value_int(8ll << 30) },
+                                     { F_VDI_sm_config, some_map(a, 2, "sm") } };
+        struct field_value vbd[] = { { F_VBD_VM, value_string(vm) },
+                                     { F_VBD_VDI, value_string(make(txn, CLASS_VDI, vdi, 3)) } };
         make(txn, CLASS_VBD, vbd, 2);
     }
-    struct field_value vif[] = { { F_VIF_VM, value_string(vm) }, { F_VIF_network, value_string(network) }, { F_VIF_MAC, value_string("00:16:3e:00:00:00") } };
+    struct field_value vif[] = { { F_VIF_VM, value_string(vm) },
+                                 { F_VIF_network, value_string(network) },
+                                 { F_VIF_MAC, value_string("00:16:3e:00:00:00") } };
     make(txn, CLASS_VIF, vif, 3);
     return vm;
 }
@@ -111,12 +130,14 @@ static void bench_start(struct bench *b)
     db_close(b->db);
     struct stat st;
     CHECK(stat(b->path, &st) == 0);
-    printf("close                                        %8.0f ms, file %.1f MB\n", (now() - began) * 1e3, (double)st.st_size / 1e6);
+    printf("close                                        %8.0f ms, file %.1f MB\n", (now() - began) * 1e3,
+           (double)st.st_size / 1e6);
     for (int i = 0; i < 3; i++) {
         double cpu = cpu_seconds();
         began = now();
         open_it(b);
-        printf("start                                        %8.0f ms, CPU %.0f ms\n", (now() - began) * 1e3, (cpu_seconds() - cpu) * 1e3);
+        printf("start                                        %8.0f ms, CPU %.0f ms\n", (now() - began) * 1e3,
+               (cpu_seconds() - cpu) * 1e3);
         if (i < 2)
             db_close(b->db);
     }
@@ -151,7 +172,13 @@ static void bench_read(struct bench *b)
 
 /* --- committing ---------------------------------------------------------------------------------------- */
 
-struct worker { struct bench *b; pthread_t thread; unsigned seed; unsigned long done; bool volatile_field; };
+struct worker {
+    struct bench *b;
+    pthread_t thread;
+    unsigned seed;
+    unsigned long done;
+    bool volatile_field;
+};
 
 static atomic_bool stop;
 
@@ -164,8 +191,9 @@ static void *worker_run(void *arg)
         const char *vm = w->b->vms[(w->seed = w->seed * 1664525u + 1013904223u) / 7 % w->b->n_vms];
         const char *text = arena_printf(arena, "Described by thread, %lu", w->done++);
         operations[1] = value_string(text);
-        need(w->volatile_field ? db_set(w->b->db, arena, CLASS_VM, vm, F_VM_allowed_operations, value_set(operations, 2))
-                               : db_set(w->b->db, arena, CLASS_VM, vm, F_VM_name_description, value_string(text)));
+        need(w->volatile_field
+                 ? db_set(w->b->db, arena, CLASS_VM, vm, F_VM_allowed_operations, value_set(operations, 2))
+                 : db_set(w->b->db, arena, CLASS_VM, vm, F_VM_name_description, value_string(text)));
     }
     return NULL;
 }
@@ -193,8 +221,9 @@ static void bench_commit(struct bench *b, unsigned n_threads, bool volatile_fiel
     cpu = cpu_seconds() - cpu;
     db_stats(b->db, &after);
     uint64_t batches = after.batches - before.batches;
-    printf("%-8s  %3u threads  %8.0f /s  CPU %5.1f us  batch %5.1f  sqlite %6.0f us a batch\n", volatile_field ? "volatile" : "durable",
-           n_threads, (double)done / took, cpu * 1e6 / (double)done, batches > 0 ? (double)done / (double)batches : 0,
+    printf("%-8s  %3u threads  %8.0f /s  CPU %5.1f us  batch %5.1f  sqlite %6.0f us a batch\n",
+           volatile_field ? "volatile" : "durable", n_threads, (double)done / took, cpu * 1e6 / (double)done,
+           batches > 0 ? (double)done / (double)batches : 0,
            batches > 0 ? (double)(after.sqlite_us - before.sqlite_us) / (double)batches : 0);
 }
 

@@ -23,14 +23,20 @@
 #define N_THREADS 4
 #define N_COMMITS 400
 
-struct report { int32_t thread, k; int64_t generation; };
+struct report {
+    int32_t thread, k;
+    int64_t generation;
+};
 
 /* --- the child --------------------------------------------------------------------------------------- */
 
 static struct db *child_db;
 
 static const char *vm_ref(struct arena *arena, int thread) { return arena_printf(arena, "OpaqueRef:vm%d", thread); }
-static const char *vbd_ref(struct arena *arena, int thread, int k) { return arena_printf(arena, "OpaqueRef:vbd%d-%d", thread, k); }
+static const char *vbd_ref(struct arena *arena, int thread, int k)
+{
+    return arena_printf(arena, "OpaqueRef:vbd%d-%d", thread, k);
+}
 
 /* State k of a thread: its VM is called k, and has one VBD, number k. */
 static struct error *step_to(struct arena *arena, int thread, int k, uint64_t *generation)
@@ -81,7 +87,12 @@ static int child_main(const char *path)
 
 /* --- the parent -------------------------------------------------------------------------------------- */
 
-struct outcome { int acknowledged[N_THREADS]; int64_t generation; unsigned reports; int status; };
+struct outcome {
+    int acknowledged[N_THREADS];
+    int64_t generation;
+    unsigned reports;
+    int status;
+};
 
 /* kill_after: reports; 0: it dies by itself. */
 static void run_child(struct db_fixture *f, const char *faults, unsigned kill_after, struct outcome *o)

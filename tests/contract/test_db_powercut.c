@@ -21,19 +21,16 @@
 
 struct sweep {
     struct tempdir dir;
-    struct arena *arena;   /* of one run */
+    struct arena *arena; /* of one run */
     struct db_options options;
     enum powercut_loss loss;
     uint64_t seed;
-    unsigned runs, lost;   /* lost: runs that broke a promise */
-    unsigned forgotten;    /* of these, runs that lost an acknowledged commit */
+    unsigned runs, lost; /* lost: runs that broke a promise */
+    unsigned forgotten;  /* of these, runs that lost an acknowledged commit */
 };
 
 /* State k: a and b are both called k, and the VBDs k and k-1 exist. */
-static const char *vbd_ref(struct arena *arena, int k)
-{
-    return arena_printf(arena, "OpaqueRef:vbd%d", k);
-}
+static const char *vbd_ref(struct arena *arena, int k) { return arena_printf(arena, "OpaqueRef:vbd%d", k); }
 
 static struct error *step_to(struct db *db, struct arena *arena, int k)
 {
@@ -61,7 +58,8 @@ static struct error *start(struct db *db, struct arena *arena)
 /* The state that the file holds, -1: not even the start; -2: half a state. */
 static int state_of(struct db *db, struct arena *arena)
 {
-    const struct row *a = db_get(db, arena, &model_classes[CLASS_VM], A), *b = db_get(db, arena, &model_classes[CLASS_VM], B);
+    const struct row *a = db_get(db, arena, &model_classes[CLASS_VM], A),
+                     *b = db_get(db, arena, &model_classes[CLASS_VM], B);
     if (a == NULL && b == NULL)
         return -1;
     if (a == NULL || b == NULL)
@@ -71,8 +69,10 @@ static int state_of(struct db *db, struct arena *arena)
     if (!text_to_int(name, &number))
         return -2;
     int k = (int)number;
-    bool whole = strcmp(name, row_string(b, F_VM_name_label)) == 0 && row_value(b, F_VM_other_config)->len == (unsigned)k &&
-                 row_value(a, F_VM_VBDs)->len == (k < 2 ? (unsigned)k : 2u) && db_count(db, &model_classes[CLASS_VBD]) == (k < 2 ? (unsigned)k : 2u);
+    bool whole = strcmp(name, row_string(b, F_VM_name_label)) == 0 &&
+                 row_value(b, F_VM_other_config)->len == (unsigned)k &&
+                 row_value(a, F_VM_VBDs)->len == (k < 2 ? (unsigned)k : 2u) &&
+                 db_count(db, &model_classes[CLASS_VBD]) == (k < 2 ? (unsigned)k : 2u);
     for (int i = k; whole && i > 0 && i > k - 2; i--)
         whole = db_get(db, arena, &model_classes[CLASS_VBD], vbd_ref(arena, i)) != NULL;
     return whole ? k : -2;
@@ -181,7 +181,11 @@ static void sweep(struct sweep *s, const char *template, unsigned long stride, c
 
 static void test_db_powercut_commits(void **state)
 {
-    static const struct { enum powercut_loss loss; uint64_t seed; const char *what; } kinds[] = {
+    static const struct {
+        enum powercut_loss loss;
+        uint64_t seed;
+        const char *what;
+    } kinds[] = {
         { POWERCUT_LOSE_ALL, 0, "all unsynced writes lost" },
         { POWERCUT_LOSE_SOME, 1, "some lost or torn" },
         { POWERCUT_LOSE_SOME, 2, "some lost or torn, again" },

@@ -38,9 +38,11 @@ static struct error *on_before(void *ctx, struct call *c)
 static struct error *on_after(void *ctx, struct call *c)
 {
     struct counts *n = ctx;
+    struct domain_info info;
 
     n->after++;
-    assert_int_equal(info_of(n->host, VM_UUID).state, DOMAIN_SUSPENDED);
+    assert_ok(xenops_find(c, n->host->xenops, VM_UUID, &info));
+    assert_int_equal(info.state, DOMAIN_SUSPENDED);
     return n->refuse != NULL && strcmp(n->refuse, "after") == 0 ? err_internal(c->arena, "refused") : NULL;
 }
 static struct save_callbacks callbacks_of(struct counts *n, struct host *h)
@@ -138,6 +140,7 @@ static void test_old_image_is_refused(void **state)
 
 struct move {
     struct host *from;
+    struct arena *arena;
     struct byte_stream *out;
     struct counts counts;
     struct save_policy policy;
@@ -151,7 +154,10 @@ static void *move_save(void *arg)
     struct move *m = arg;
     struct save_callbacks callbacks = callbacks_of(&m->counts, m->from);
 
-    m->error = xenops_save(&m->from->call, m->from->xenops, VM_UUID, m->out, &m->policy, &callbacks, &m->result);
+    struct call c = m->from->call;
+
+    c.arena = m->arena; /* both ends may be on one host */
+    m->error = xenops_save(&c, m->from->xenops, VM_UUID, m->out, &m->policy, &callbacks, &m->result);
     if (m->error != NULL)
         bytes_abort(m->out);
     return NULL;
@@ -164,7 +170,7 @@ static struct error *move(struct host *a, struct host *b, const char *as, const 
     int ends[2];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    *m = (struct move){ .from = a, .out = bytes_from_fd(ends[0]), .policy = live };
+    *m = (struct move){ .from = a, .arena = arena_new(), .out = bytes_from_fd(ends[0]), .policy = live };
     struct byte_stream *in = bytes_from_fd(ends[1]);
     assert_ok(xenops_create(&b->call, b->xenops, spec, as, &info));
     m->thread = thread_start("saver", move_save, m);
@@ -172,6 +178,8 @@ static struct error *move(struct host *a, struct host *b, const char *as, const 
     if (e != NULL)
         bytes_abort(in);
     pthread_join(m->thread, NULL);
+    m->error = error_dup(b->call.arena, m->error);
+    arena_free(m->arena);
     bytes_close(in);
     bytes_close(m->out);
     return e;

@@ -45,9 +45,10 @@ static inline const char *shown(struct error *e)
 {
     static struct arena *a;
 
-    if (a == NULL)
-        a = arena_new();
-    return e != NULL ? error_text(a, e) : "";
+    if (e == NULL)
+        return "";
+    a = a != NULL ? a : arena_new();
+    return error_text(a, e);
 }
 #define assert_ok(expr) assert_string_equal(shown(expr), "")
 #define assert_fails(expr, error_code)           \

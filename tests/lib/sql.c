@@ -4,7 +4,10 @@
 
 #include "tests/lib/unit.h"
 
-struct answer { struct arena *arena; const char *text; };
+struct answer {
+    struct arena *arena;
+    const char *text;
+};
 
 static int add_row(void *ctx, int n, char **values, char **names)
 {

@@ -13,7 +13,11 @@
 #define SECTOR 512
 
 /* A write (bytes != NULL) or a cut to 'size' that is not durable yet. */
-struct unsynced { struct unsynced *next; char *bytes; int64_t offset, size; };
+struct unsynced {
+    struct unsynced *next;
+    char *bytes;
+    int64_t offset, size;
+};
 
 /* What is known of one path; lives until powercut_settle. */
 struct disk_file {
@@ -21,11 +25,15 @@ struct disk_file {
     char *path;
     char *durable; /* contents as of the last sync */
     int64_t size;
-    bool exists;   /* on the disk, as far as it was synced */
+    bool exists; /* on the disk, as far as it was synced */
     struct unsynced *first, **last;
 };
 
-struct powercut_file { sqlite3_file base; struct disk_file *disk; sqlite3_file *real; };
+struct powercut_file {
+    sqlite3_file base;
+    struct disk_file *disk;
+    sqlite3_file *real;
+};
 
 static struct lock lock; /* of all below */
 static struct disk_file *files;
@@ -278,11 +286,20 @@ static int do_sync(sqlite3_file *base, int flags)
     return fails ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
-static int do_size(sqlite3_file *base, sqlite3_int64 *size) { return real_of(base)->pMethods->xFileSize(real_of(base), size); }
+static int do_size(sqlite3_file *base, sqlite3_int64 *size)
+{
+    return real_of(base)->pMethods->xFileSize(real_of(base), size);
+}
 static int do_lock(sqlite3_file *base, int level) { return real_of(base)->pMethods->xLock(real_of(base), level); }
 static int do_unlock(sqlite3_file *base, int level) { return real_of(base)->pMethods->xUnlock(real_of(base), level); }
-static int do_check(sqlite3_file *base, int *held) { return real_of(base)->pMethods->xCheckReservedLock(real_of(base), held); }
-static int do_control(sqlite3_file *base, int op, void *arg) { return real_of(base)->pMethods->xFileControl(real_of(base), op, arg); }
+static int do_check(sqlite3_file *base, int *held)
+{
+    return real_of(base)->pMethods->xCheckReservedLock(real_of(base), held);
+}
+static int do_control(sqlite3_file *base, int op, void *arg)
+{
+    return real_of(base)->pMethods->xFileControl(real_of(base), op, arg);
+}
 static int do_sector(sqlite3_file *base) { return SECTOR; }
 static int do_traits(sqlite3_file *base) { return 0; } /* no promises: writes tear, and files grow with junk */
 static int do_map(sqlite3_file *base, int page, int size, int extend, void volatile **p)
@@ -294,14 +311,29 @@ static int do_shm_lock(sqlite3_file *base, int offset, int n, int flags)
     return real_of(base)->pMethods->xShmLock(real_of(base), offset, n, flags);
 }
 static void do_barrier(sqlite3_file *base) { real_of(base)->pMethods->xShmBarrier(real_of(base)); }
-static int do_unmap(sqlite3_file *base, int remove) { return real_of(base)->pMethods->xShmUnmap(real_of(base), remove); }
+static int do_unmap(sqlite3_file *base, int remove)
+{
+    return real_of(base)->pMethods->xShmUnmap(real_of(base), remove);
+}
 
 static const sqlite3_io_methods methods = {
     .iVersion = 2,
-    .xClose = do_close, .xRead = do_read, .xWrite = do_write, .xTruncate = do_truncate, .xSync = do_sync,
-    .xFileSize = do_size, .xLock = do_lock, .xUnlock = do_unlock, .xCheckReservedLock = do_check,
-    .xFileControl = do_control, .xSectorSize = do_sector, .xDeviceCharacteristics = do_traits,
-    .xShmMap = do_map, .xShmLock = do_shm_lock, .xShmBarrier = do_barrier, .xShmUnmap = do_unmap,
+    .xClose = do_close,
+    .xRead = do_read,
+    .xWrite = do_write,
+    .xTruncate = do_truncate,
+    .xSync = do_sync,
+    .xFileSize = do_size,
+    .xLock = do_lock,
+    .xUnlock = do_unlock,
+    .xCheckReservedLock = do_check,
+    .xFileControl = do_control,
+    .xSectorSize = do_sector,
+    .xDeviceCharacteristics = do_traits,
+    .xShmMap = do_map,
+    .xShmLock = do_shm_lock,
+    .xShmBarrier = do_barrier,
+    .xShmUnmap = do_unmap,
 };
 
 /* --- vfs methods -------------------------------------------------------------------------------------- */
@@ -339,8 +371,14 @@ static int do_delete(sqlite3_vfs *v, const char *name, int sync)
     return rc;
 }
 
-static int do_access(sqlite3_vfs *v, const char *name, int flags, int *out) { return host()->xAccess(host(), name, flags, out); }
-static int do_full(sqlite3_vfs *v, const char *name, int n, char *out) { return host()->xFullPathname(host(), name, n, out); }
+static int do_access(sqlite3_vfs *v, const char *name, int flags, int *out)
+{
+    return host()->xAccess(host(), name, flags, out);
+}
+static int do_full(sqlite3_vfs *v, const char *name, int n, char *out)
+{
+    return host()->xFullPathname(host(), name, n, out);
+}
 static int do_random(sqlite3_vfs *v, int n, char *out) { return host()->xRandomness(host(), n, out); }
 static int do_sleep(sqlite3_vfs *v, int us) { return host()->xSleep(host(), us); }
 static int do_time(sqlite3_vfs *v, double *t) { return host()->xCurrentTime(host(), t); }
@@ -353,9 +391,19 @@ void powercut_install(void)
     lock_init(&lock, LOCK_LEAF);
     sqlite3_vfs *real = sqlite3_vfs_find(NULL);
     vfs = (sqlite3_vfs){
-        .iVersion = 1, .szOsFile = sizeof(struct powercut_file), .mxPathname = real->mxPathname, .zName = POWERCUT_VFS,
-        .pAppData = real, .xOpen = do_open, .xDelete = do_delete, .xAccess = do_access, .xFullPathname = do_full,
-        .xRandomness = do_random, .xSleep = do_sleep, .xCurrentTime = do_time, .xGetLastError = do_error,
+        .iVersion = 1,
+        .szOsFile = sizeof(struct powercut_file),
+        .mxPathname = real->mxPathname,
+        .zName = POWERCUT_VFS,
+        .pAppData = real,
+        .xOpen = do_open,
+        .xDelete = do_delete,
+        .xAccess = do_access,
+        .xFullPathname = do_full,
+        .xRandomness = do_random,
+        .xSleep = do_sleep,
+        .xCurrentTime = do_time,
+        .xGetLastError = do_error,
     };
     CHECK(sqlite3_vfs_register(&vfs, 0) == SQLITE_OK);
 }

@@ -3,10 +3,10 @@
 
 #include "rpc/base/uuid.h"
 #include "xapi/core/allowed.h"
+#include "xapi/core/api_create.h"
 #include "xapi/core/operations.h"
-#include "xapi/core/placement.h"
 #include "xapi/core/task.h"
-#include "xapi/core/vm_metrics.h"
+#include "xapi/core/version.h"
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
@@ -19,8 +19,17 @@ struct error *api_VM_start(struct api_call *c, const struct api_VM_start_args *a
     return vm_run_start(c, a->vm, NULL, a->start_paused, a->force);
 }
 
+/* During a rolling upgrade VMs go to upgraded hosts only. */
+static struct error *check_upgraded(struct api_call *c, const char *host_ref)
+{
+    const struct row *host;
+    TRY(db_need(c->db, c->arena, CLASS_host, host_ref, &host));
+    return version_upgrade_in_progress(c) && !version_is_highest(c, host) ? err_not_supported_during_upgrade(c->arena) : NULL;
+}
+
 struct error *api_VM_start_on(struct api_call *c, const struct api_VM_start_on_args *a, struct value *result_r)
 {
+    TRY(check_upgraded(c, a->host));
     return vm_run_start(c, a->vm, a->host, a->start_paused, a->force);
 }
 
@@ -31,6 +40,7 @@ struct error *api_VM_resume(struct api_call *c, const struct api_VM_resume_args 
 
 struct error *api_VM_resume_on(struct api_call *c, const struct api_VM_resume_on_args *a, struct value *result_r)
 {
+    TRY(check_upgraded(c, a->host));
     return vm_run_resume(c, a->vm, a->host, a->start_paused, a->force);
 }
 
@@ -43,14 +53,14 @@ struct error *api_VM_suspend(struct api_call *c, const struct api_VM_suspend_arg
 static struct error *set_paused(struct api_call *c, const char *vm_ref, const char *verb, const char *state)
 {
     const struct row *vm;
-    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
-    const char *host = row_string(vm, F_VM_resident_on);
+    const char *host;
+    TRY(vm_run_residence(c, vm_ref, strcmp(state, "Paused") == 0 ? "running" : "paused", &vm, &host));
     struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     TRY(vm_run_error(c, vm_ref, agent_call(c, host, verb, &v, &ignored)));
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_power_state, state));
-    TRY(operations_update(c, txn, CLASS_VM, vm_ref));
+    TRY(operations_update_around(c, txn, CLASS_VM, vm_ref));
     return txn_commit(txn, NULL);
 }
 
@@ -117,11 +127,8 @@ static struct error *hard_shutdown(struct api_call *c, const char *vm_ref)
     TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, REF_NULL));
     TRY(vm_set_power_state(c, txn, vm_ref, "Halted", NULL, -1));
     TRY(txn_commit(txn, NULL));
-    if (ref_is_null(image))
-        return NULL;
-    struct value ignored;
-    struct api_VDI_destroy_args args = { .self = image };
-    return api_run(c, M_VDI_destroy, &args, &ignored);
+    api_discard_vdi(c, image, "the suspend image");
+    return NULL;
 }
 
 struct error *api_VM_hard_shutdown(struct api_call *c, const struct api_VM_hard_shutdown_args *a, struct value *result_r)
@@ -149,6 +156,23 @@ struct error *api_VM_shutdown(struct api_call *c, const struct api_VM_shutdown_a
     return hard_shutdown(c, a->vm);
 }
 
+/* A live host is trusted to know its domains, and asked. */
+static struct error *check_no_domain(struct api_call *c, const struct row *vm)
+{
+    const struct row *host = db_get(c->db, c->arena, &model_classes[CLASS_host], row_string(vm, F_VM_resident_on));
+    const struct row *metrics = host != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_host_metrics], row_string(host, F_host_metrics)) : NULL;
+    if (metrics == NULL || !row_bool(metrics, F_host_metrics_live))
+        return NULL;
+    struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))) };
+    struct value v = value_map(args, ARRAY_LEN(args)), domain;
+    struct error *e = agent_call(c, host->ref, "vm.find", &v, &domain);
+    if (error_is(e, "DOMAIN_NOT_FOUND"))
+        return NULL;
+    if (e != NULL)
+        return err_host_is_live(c->arena, host->ref);
+    return err_domain_exists(c->arena, vm->ref, arena_printf(c->arena, "%lld", (long long)value_get_int(&domain, "domid", -1)));
+}
+
 /* The row only: for VMs of hosts that are gone for good. */
 struct error *api_VM_power_state_reset(struct api_call *c, const struct api_VM_power_state_reset_args *a, struct value *result_r)
 {
@@ -156,51 +180,8 @@ struct error *api_VM_power_state_reset(struct api_call *c, const struct api_VM_p
     TRY(db_need(c->db, c->arena, CLASS_VM, a->vm, &vm));
     if (row_bool(vm, F_VM_is_control_domain))
         return err_cannot_reset_control_domain(c->arena, a->vm);
+    TRY(check_no_domain(c, vm));
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     TRY(vm_set_power_state(c, txn, a->vm, "Halted", NULL, -1));
-    return txn_commit(txn, NULL);
-}
-
-/* --- questions -------------------------------------------------------------------------------------------------- */
-struct error *api_VM_assert_can_boot_here(struct api_call *c, const struct api_VM_assert_can_boot_here_args *a, struct value *result_r)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *vm, *host;
-    TRY(txn_need(txn, CLASS_VM, a->self, &vm));
-    TRY(txn_need(txn, CLASS_host, a->host, &host));
-    return placement_check(c, txn, vm, host, PLACE_CPU | PLACE_SR | PLACE_MEMORY);
-}
-
-struct error *api_VM_get_possible_hosts(struct api_call *c, const struct api_VM_get_possible_hosts_args *a, struct value *result_r)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *vm;
-    TRY(txn_need(txn, CLASS_VM, a->vm, &vm));
-    struct value_list list = { 0 };
-    const char *scheduled = row_string(vm, F_VM_scheduled_to_be_resident_on);
-    if (!ref_is_null(scheduled)) {
-        value_list_add(c->arena, &list, value_string(arena_strdup(c->arena, scheduled)));
-    } else {
-        struct row_list hosts = txn_all(txn, &model_classes[CLASS_host]);
-        for (unsigned i = 0; i < hosts.n; i++)
-            if (placement_check(c, txn, vm, hosts.rows[i], PLACE_SR | PLACE_MEMORY) == NULL)
-                value_list_add(c->arena, &list, value_string(arena_strdup(c->arena, hosts.rows[i]->ref)));
-    }
-    *result_r = value_list_value(&list);
-    return NULL;
-}
-
-struct error *api_VM_assert_operation_valid(struct api_call *c, const struct api_VM_assert_operation_valid_args *a, struct value *result_r)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *vm;
-    TRY(txn_need(txn, CLASS_VM, a->self, &vm));
-    return operation_check_vm(c, txn, vm, a->op, true);
-}
-
-struct error *api_VM_update_allowed_operations(struct api_call *c, const struct api_VM_update_allowed_operations_args *a, struct value *result_r)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    TRY(operations_update(c, txn, CLASS_VM, a->self));
     return txn_commit(txn, NULL);
 }

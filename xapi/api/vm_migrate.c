@@ -2,23 +2,18 @@
  * the source host send, and write down where the VM lives. */
 #include <string.h>
 
-#include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
-#include "xapi/core/alert.h"
+#include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/placement.h"
 #include "xapi/core/task.h"
 #include "xapi/core/version.h"
+#include "xapi/core/vm_disks.h"
+#include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/core/xapi.h"
 #include "xapi/migrate/migrate.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/pool/agent.h"
-
-LOG_MODULE(vm_migrate);
-
-static const struct class_info *const host_class = &model_classes[CLASS_host];
-static const struct class_info *const vm_class = &model_classes[CLASS_VM];
 
 /* --- the target's address on a chosen network ---------------------------------------------------------- */
 static struct error *network_address(struct api_call *c, const char *host, const char *network, const char **address_r)
@@ -49,31 +44,15 @@ static struct error *find_target(struct api_call *c, const char *host, const cha
     return NULL;
 }
 
-/* --- reservation: SRs, networks and memory, and the mark that holds the memory -------------------------- */
-static struct error *reserve(struct api_call *c, const char *vm_ref, const char *host_ref)
+/* specs §1.3 step 7: where it lives, and no reservation any more, in one change. */
+static struct error *arrived(struct api_call *c, const char *vm_ref, const char *host_ref, int domid)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *vm, *host;
+    const struct row *vm;
     TRY(txn_need(txn, CLASS_VM, vm_ref, &vm));
-    TRY(txn_need(txn, CLASS_host, host_ref, &host));
-    TRY(placement_check(c, txn, vm, host, PLACE_SR | PLACE_MEMORY));
-    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, host_ref));
-    return txn_commit(txn, NULL);
-}
-
-static void unreserve(struct api_call *c, const char *vm_ref)
-{
-    struct error *e = db_set(c->db, c->arena, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, value_string(REF_NULL));
-    if (e != NULL && !error_is(e, "HANDLE_INVALID"))
-        log_err("the reservation of %s was not dropped: %s", vm_ref, error_text(c->arena, e));
-}
-
-/* specs §1.3 step 7: both fields in one change; the domid is the destination's, told by its next report. */
-static struct error *arrived(struct api_call *c, const char *vm_ref, const char *host_ref)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_resident_on, host_ref));
-    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, REF_NULL));
+    if (domid < 0) /* told by the destination's next report */
+        domid = (int)row_int(vm, F_VM_domid);
+    TRY(vm_set_power_state(c, txn, vm_ref, "Running", host_ref, domid));
     return txn_commit(txn, NULL);
 }
 
@@ -88,7 +67,7 @@ static void note_result(struct api_call *c, const struct value *result)
 
 struct move { const char *vm, *from, *to; const struct value *options; struct http_target target; };
 
-static struct error *send_vm(struct api_call *c, const struct move *move)
+static struct error *send_vm(struct api_call *c, const struct move *move, struct value *result_r)
 {
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, move->vm, &vm));
@@ -101,55 +80,74 @@ static struct error *send_vm(struct api_call *c, const struct move *move)
     value_dict_add(c->arena, &args, "destination", migration_target_value(c->arena, &move->target));
     value_dict_add(c->arena, &args, "live", value_bool(strcmp(value_get_string(move->options, "live", "true"), "false") != 0));
     value_dict_add(c->arena, &args, "localhost", value_bool(strcmp(move->from, move->to) == 0));
-    struct value v = value_dict_value(&args), result;
-    TRY(agent_call(c, move->from, "migrate.send", &v, &result));
-    note_result(c, &result);
-    return NULL;
+    struct value v = value_dict_value(&args);
+    return vm_run_error(c, move->vm, agent_call(c, move->from, "migrate.send", &v, result_r));
 }
 
-static struct error *move_reserved(struct api_call *c, const struct move *move)
+/* With the destination reserved: find the way there, send, write it down. */
+static struct error *move_reserved(struct api_call *c, struct move *move)
 {
-    struct error *e = reserve(c, move->vm, move->to);
-    if (e == NULL)
-        e = send_vm(c, move);
-    if (e != NULL) {
-        unreserve(c, move->vm);
-        return error_is(e, "TASK_CANCELLED") ? err_task_cancelled(c->arena, c->task != NULL ? c->task : REF_NULL) : e;
-    }
-    return arrived(c, move->vm, move->to);
+    struct value result = value_void();
+    TRY(find_target(c, move->to, value_get_string(move->options, "network", NULL), &move->target));
+    TRY(send_vm(c, move, &result));
+    note_result(c, &result);
+    return arrived(c, move->vm, move->to, (int)value_get_int(&result, "domid", -1));
 }
 
 static struct error *move_marked(struct api_call *c, struct move *move)
 {
     const struct row *vm, *host;
-    TRY(db_need(c->db, c->arena, CLASS_VM, move->vm, &vm));
+    const char *reserved;
+    TRY(vm_run_residence(c, move->vm, "running", &vm, &move->from));
     TRY(db_need(c->db, c->arena, CLASS_host, move->to, &host));
-    move->from = arena_strdup(c->arena, row_string(vm, F_VM_resident_on));
     TRY(version_check_upgrade(c, move->from, move->to));
-    TRY(operation_begin(c, CLASS_host, move->to, "vm_migrate", true));
+    TRY(vm_run_reserve(c, move->vm, move->to, "vm_migrate", PLACE_SR | PLACE_MEMORY, &reserved));
     OPERATION_SCOPE on_host = { c, CLASS_host, move->to, "vm_migrate" };
-    const char *network = value_get_string(move->options, "network", NULL);
-    TRY(find_target(c, move->to, network, &move->target));
-    TRY(move_reserved(c, move));
-    message_post(c->xapi, "VM_MIGRATED", "VM", row_string(vm, F_VM_uuid),
-               arena_printf(c->arena, "VM '%s' migrated to host '%s'", row_string(vm, F_VM_name_label), row_string(host, F_host_name_label)));
+    struct api_call calm = internal_call_cleanup(c);
+    bool elsewhere = strcmp(move->from, move->to) != 0;
+    struct error *e = move_reserved(c, move);
+    if (e != NULL) {
+        vm_run_unreserve(c, move->vm);
+        if (elsewhere)
+            vm_disks_release(&calm, move->vm, move->to);
+        return e;
+    }
+    if (elsewhere)
+        vm_disks_release(&calm, move->vm, move->from);
+    vm_run_tell(c, move->vm, "VM_MIGRATED", arena_printf(c->arena, "migrated to host '%s'", row_string(host, F_host_name_label)));
     return NULL;
+}
+
+static struct error *move_vm(struct api_call *c, const char *vm_ref, const char *host_ref, const struct value *options)
+{
+    bool force = strcmp(value_get_string(options, "force", "false"), "true") == 0;
+    if (!force) {
+        const struct row *vm, *host;
+        TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+        TRY(db_need(c->db, c->arena, CLASS_host, host_ref, &host));
+        TRY(placement_check_cpu(c, vm, host));
+    }
+    TRY(operation_begin(c, CLASS_VM, vm_ref, "pool_migrate", !force));
+    OPERATION_SCOPE on_vm = { c, CLASS_VM, vm_ref, "pool_migrate" };
+    task_set_cancellable(c, true);
+    struct move move = { .vm = vm_ref, .to = host_ref, .options = options };
+    return move_marked(c, &move);
 }
 
 struct error *api_VM_pool_migrate(struct api_call *c, const struct api_VM_pool_migrate_args *a, struct value *result_r)
 {
-    bool force = strcmp(value_get_string(a->options, "force", "false"), "true") == 0;
-    if (!force) {
-        const struct row *vm = db_get(c->db, c->arena, vm_class, a->vm), *host = db_get(c->db, c->arena, host_class, a->host);
-        if (vm == NULL)
-            return err_handle_invalid(c->arena, "VM", a->vm);
-        if (host == NULL)
-            return err_handle_invalid(c->arena, "host", a->host);
-        TRY(placement_check_cpu(c, vm, host));
-    }
-    TRY(operation_begin(c, CLASS_VM, a->vm, "pool_migrate", !force));
-    OPERATION_SCOPE on_vm = { c, CLASS_VM, a->vm, "pool_migrate" };
-    task_set_cancellable(c, true);
-    struct move move = { .vm = a->vm, .to = a->host, .options = a->options };
-    return move_marked(c, &move);
+    return move_vm(c, a->vm, a->host, a->options);
+}
+
+/* The emulators are new after a move, also within the host. */
+struct error *api_VM_restart_device_models(struct api_call *c, const struct api_VM_restart_device_models_args *a, struct value *result_r)
+{
+    const struct row *vm;
+    const char *host;
+    TRY(vm_run_residence(c, a->self, "running", &vm, &host));
+    if (strcmp(row_string(vm, F_VM_power_state), "Running") != 0)
+        return err_vm_bad_power_state(c->arena, a->self, "running", "paused");
+    struct member live[] = { member_of("live", value_string("true")) };
+    struct value options = value_map(live, ARRAY_LEN(live));
+    return move_vm(c, a->self, host, &options);
 }

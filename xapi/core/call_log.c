@@ -65,8 +65,11 @@ static void add_args(struct text *t, const struct request *r)
 
 static bool is_read(const struct request *r)
 {
-    return r->method.kind != METHOD_MESSAGE ? r->method.kind != METHOD_ACCESSOR || !accessor_writes(&r->method.accessor)
-                                            : (r->method.message->flags & MESSAGE_INLINE) != 0;
+    if (r->method.kind == METHOD_ACCESSOR)
+        return !accessor_writes(&r->method.accessor);
+    if (r->method.kind == METHOD_MESSAGE)
+        return (r->method.message->flags & MESSAGE_INLINE) != 0 || r->method.message->id == M_event_from;
+    return true;
 }
 
 void call_log(const struct api_call *c, const struct request *r, const struct error *e, int64_t us)

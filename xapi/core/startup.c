@@ -20,7 +20,7 @@
 #include "xapi/core/identity.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/session.h"
-#include "xapi/core/task.h"
+#include "xapi/core/task_table.h"
 #include "xapi/core/timers.h"
 #include "xapi/migrate/migrate.h"
 #include "xapi/pool/agent.h"
@@ -121,13 +121,21 @@ static struct error *workers_start(struct daemon_state *d)
     return NULL;
 }
 
+/* Waits for what they run. */
+static void pools_free(struct daemon_state *d)
+{
+    struct work_pool **pools[] = { &d->xapi.login_workers, &d->xapi.workers, &d->xapi.peer_workers, &d->xapi.task_workers };
+
+    for (unsigned i = 0; i < ARRAY_LEN(pools); i++) {
+        work_pool_free(*pools[i]);
+        *pools[i] = NULL;
+    }
+}
+
 static void workers_stop(struct daemon_state *d)
 {
+    pools_free(d);
     timers_free(d->xapi.timers);
-    work_pool_free(d->xapi.login_workers);
-    work_pool_free(d->xapi.workers);
-    work_pool_free(d->xapi.peer_workers);
-    work_pool_free(d->xapi.task_workers);
     d->xapi.timers = NULL;
 }
 
@@ -197,12 +205,18 @@ static void pool_stop_stage(struct daemon_state *d) { pool_stop(&d->xapi); }
 
 static struct error *front_start_stage(struct daemon_state *d) { return front_start(d->arena, &d->xapi); }
 
-/* Running calls finish first; those that wait for nothing in particular are told to. */
-static void front_stop_stage(struct daemon_state *d)
+static void front_stop_stage(struct daemon_state *d) { front_stop(&d->xapi); }
+
+static struct error *calls_start(struct daemon_state *d) { return NULL; }
+
+/* Before anything else goes: no new calls, those under way are cancelled and waited for. */
+static void calls_stop(struct daemon_state *d)
 {
     atomic_store(&d->xapi.serving, false);
-    timers_stop(d->xapi.timers);
+    tasks_cancel_all(d->xapi.tasks);
+    timers_stop(d->xapi.timers); /* late answers go out now */
     front_stop(&d->xapi);
+    pools_free(d);
 }
 
 static struct error *migrate_start_stage(struct daemon_state *d) { return migrate_start(d->arena, &d->xapi); }
@@ -245,6 +259,7 @@ static const struct stage stages[] = {
     { "front", front_start_stage, front_stop_stage },
     { "migrations", migrate_start_stage, migrate_stop_stage },
     { "control socket", control_start, control_stop },
+    { "calls", calls_start, calls_stop },
     { "ready", ready_start, ready_stop },
 };
 

@@ -22,6 +22,7 @@ struct tasks {
     struct running_task *buckets[BUCKETS];
     struct doomed *doomed; /* ended, to be removed by the next task_gc */
     uint64_t gc_generation; /* of the database at the last task_gc */
+    bool stopping;
 };
 
 struct tasks *tasks_new(struct xapi *xapi)
@@ -80,8 +81,20 @@ struct running_task *running_add(struct tasks *t, const char *ref)
     struct running_task **at = find_locked(t, ref);
     r->next = *at;
     *at = r;
+    if (t->stopping)
+        cancel_raise(r->cancel);
     lock_drop(&t->lock);
     return r;
+}
+
+void tasks_cancel_all(struct tasks *t)
+{
+    LOCK_SCOPE(&t->lock);
+
+    t->stopping = true;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (struct running_task *r = t->buckets[i]; r != NULL; r = r->next)
+            cancel_raise(r->cancel);
 }
 
 struct cancel *running_cancel(struct running_task *r) { return r->cancel; }

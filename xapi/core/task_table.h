@@ -23,6 +23,9 @@ bool running_exists(struct tasks *, const char *ref);
 /* Marks it for the garbage collector once it has ended; false when nothing runs under that ref. */
 bool running_doom(struct tasks *, const char *ref);
 
+/* The daemon stops: every running call, and each that begins from now on, is cancelled. */
+void tasks_cancel_all(struct tasks *);
+
 /* A new pending row. session, subtask_of: NULL for none. */
 NODISCARD struct error *task_row_create(struct xapi *, struct arena *, const char *label, const char *description, const char *session,
                                         const char *subtask_of, const char **ref_r);

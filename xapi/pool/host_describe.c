@@ -109,6 +109,14 @@ static struct value capabilities(struct arena *arena, const char *words)
     return value_list_value(&list);
 }
 
+/* "8.3" of "8.3.0" */
+static const char *two_parts(struct arena *arena, const char *version)
+{
+    size_t first = strcspn(version, ".");
+
+    return version[first] == '\0' ? version : arena_strndup(arena, version, first + 1 + strcspn(version + first + 1, "."));
+}
+
 struct value software_version(struct arena *arena, const struct xapi *xapi, const char *hostname, const char *hypervisor)
 {
     const char *product = config_string(xapi->config, "product-version"), *xapi_version = config_string(xapi->config, "xapi-version");
@@ -116,8 +124,8 @@ struct value software_version(struct arena *arena, const struct xapi *xapi, cons
     const char *const values[][2] = {
         { "product_brand", config_string(xapi->config, "product-brand") },
         { "product_version", product },
-        { "product_version_text", product },
-        { "product_version_text_short", product },
+        { "product_version_text", two_parts(arena, product) },
+        { "product_version_text_short", two_parts(arena, product) },
         { "platform_name", config_string(xapi->config, "platform-name") },
         { "platform_version", config_string(xapi->config, "platform-version") },
         { "build_number", config_string(xapi->config, "build-number") },

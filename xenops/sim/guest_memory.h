@@ -51,6 +51,7 @@ struct guest_control {
     _Atomic uint64_t ticks;
     _Atomic uint64_t blackout_us;   /* guest: longest gap between two ticks since tracking began */
     _Atomic uint64_t pages_verified, blocks_verified;
+    _Atomic uint64_t verify_us;     /* how long that took: a part of the blackout */
     _Atomic uint32_t published_seq;
     _Atomic uint32_t published_len;
 };

@@ -44,6 +44,7 @@ static struct value guest_data(struct call *c, struct guest_control *k)
     add_number(c, &d, "sim/disk_errors", atomic_load(&k->disk_errors));
     add_number(c, &d, "sim/ticks", atomic_load(&k->ticks));
     add_number(c, &d, "sim/blackout_us", atomic_load(&k->blackout_us));
+    add_number(c, &d, "sim/verify_us", atomic_load(&k->verify_us));
     add_number(c, &d, "sim/pages_verified", atomic_load(&k->pages_verified));
     add_number(c, &d, "sim/blocks_verified", atomic_load(&k->blocks_verified));
     return value_dict_value(&d);

@@ -18,7 +18,8 @@ static const char *changes(struct db_fixture *f, uint64_t since, struct class_se
     assert_int_equal(list.generation, db_generation(f->db));
     for (unsigned i = 0; i < list.n; i++) {
         const struct change *c = &list.changes[i];
-        const char *name = c->class->id == CLASS_VM && c->row != NULL ? row_string(c->row, F_VM_name_label) : c->class->name;
+        const char *name = c->class->id == CLASS_VM && c->row != NULL ? row_string(c->row, F_VM_name_label)
+                                                                      : c->class->name;
         assert_true(c->generation > since);
         assert_int_equal(c->kind == CHANGE_DEL, c->row == NULL);
         text = arena_printf(f->arena, "%s%s%c%s", text, i > 0 ? " " : "", "+~-"[c->kind], name);
@@ -137,9 +138,14 @@ static void test_change_log_token_survives_restart(void **state)
     assert_string_equal(vm_changes(&f, db_generation(f.db)), "");
 }
 
-struct seen { uint64_t generation; const char *text; struct arena *arena; };
+struct seen {
+    uint64_t generation;
+    const char *text;
+    struct arena *arena;
+};
 
-static void watch(void *ctx, uint64_t generation, const struct class_set *classes, const struct commit_change *list, unsigned n)
+static void watch(void *ctx, uint64_t generation, const struct class_set *classes, const struct commit_change *list,
+                  unsigned n)
 {
     struct seen *seen = ctx;
     assert_true(generation > seen->generation);

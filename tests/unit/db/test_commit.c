@@ -9,7 +9,13 @@
 #include "tests/lib/db_fixture.h"
 #include "tests/lib/unit.h"
 
-struct job { struct db_fixture *f; const char *ref, *name; struct error *error; struct arena *arena; pthread_t thread; };
+struct job {
+    struct db_fixture *f;
+    const char *ref, *name;
+    struct error *error;
+    struct arena *arena;
+    pthread_t thread;
+};
 
 static void *job_run(void *arg)
 {
@@ -25,10 +31,7 @@ static void job_start(struct job *job, struct db_fixture *f, const char *ref, co
     job->thread = thread_start("job", job_run, job);
 }
 
-static void job_end(struct job *job)
-{
-    assert_int_equal(pthread_join(job->thread, NULL), 0);
-}
+static void job_end(struct job *job) { assert_int_equal(pthread_join(job->thread, NULL), 0); }
 
 /* Waits until the job's change is queued: other transactions see it. */
 static void wait_queued(struct db_fixture *f, const char *ref, const char *name)
@@ -166,7 +169,12 @@ static void test_commit_failure_takes_the_queue(void **state)
 #define N_THREADS 8
 #define N_ROUNDS 60
 
-struct worker { struct db_fixture *f; unsigned number; pthread_t thread; const char *failure; };
+struct worker {
+    struct db_fixture *f;
+    unsigned number;
+    pthread_t thread;
+    const char *failure;
+};
 
 /* Adds 1 to a counter that all share, and 1 to its own; makes and deletes a VBD of the shared VM. */
 static struct error *work_once(struct worker *w, struct arena *arena, const char *shared, unsigned round)

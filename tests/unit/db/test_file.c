@@ -1,8 +1,7 @@
 /* Opening, closing and refusing files. */
 #include "db/db.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,7 +18,8 @@ static void test_file_volatile_is_forgotten(void **state)
     AUTO_DB_FIXTURE f;
     db_fixture_file(&f);
     const char *vm = db_fixture_vm(&f, "a");
-    const char *task = db_fixture_create(&f, CLASS_task, NULL, 0), *session = db_fixture_create(&f, CLASS_session, NULL, 0);
+    const char *task = db_fixture_create(&f, CLASS_task, NULL, 0),
+               *session = db_fixture_create(&f, CLASS_session, NULL, 0);
     struct value operations[] = { value_string("start") };
     db_fixture_set(&f, CLASS_VM, vm, F_VM_allowed_operations, value_set(operations, 1));
     assert_string_equal(db_fixture_set_text(&f, CLASS_VM, vm, F_VM_allowed_operations), "start");
@@ -29,7 +29,8 @@ static void test_file_volatile_is_forgotten(void **state)
     assert_null(db_fixture_row(&f, CLASS_session, session));
     assert_string_equal(db_fixture_set_text(&f, CLASS_VM, vm, F_VM_allowed_operations), "");
     assert_string_equal(db_fixture_name(&f, vm), "a");
-    assert_string_equal(sql_ask(f.arena, f.options.path, "SELECT name FROM sqlite_master WHERE name IN ('task', 'session')"), "");
+    assert_string_equal(
+        sql_ask(f.arena, f.options.path, "SELECT name FROM sqlite_master WHERE name IN ('task', 'session')"), "");
 }
 
 static void test_file_is_readable_by_people(void **state)
@@ -65,6 +66,20 @@ static void test_file_order_and_generation(void **state)
     assert_int_equal(db_by_name(f.db, f.arena, &model_classes[CLASS_VM], "y").n, 1);
 }
 
+static void test_file_is_private(void **state)
+{
+    AUTO_DB_FIXTURE f;
+    db_fixture_file(&f);
+    db_fixture_vm(&f, "a");
+    const char *names[] = { "pool.db", "pool.db-wal", "pool.db-shm", "pool.db.lock", "backup.db" };
+    must(db_backup(f.arena, f.db, tempdir_file(&f.dir, "backup.db")));
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+        struct stat st;
+        assert_int_equal(stat(tempdir_file(&f.dir, names[i]), &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0600);
+    }
+}
+
 static void test_file_is_locked(void **state)
 {
     AUTO_DB_FIXTURE f;
@@ -90,13 +105,11 @@ static const char *contents(struct db_fixture *f)
     return arena_printf(f->arena, "%zu %llx", len, (unsigned long long)hash);
 }
 
-static void patch(struct db_fixture *f, long offset, const void *bytes, size_t n)
+static void patch(struct db_fixture *f, int64_t offset, const void *bytes, size_t n)
 {
-    FILE *file = fopen(f->options.path, "r+be");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    assert_int_equal(fwrite(bytes, n, 1, file), 1);
-    assert_int_equal(fclose(file), 0);
+    AUTO_FD fd = open(f->options.path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(fd_pwrite_all(fd, bytes, n, offset), 0);
 }
 
 static void assert_refused(struct db_fixture *f, const char *because)
@@ -141,8 +154,9 @@ static void test_file_no_database(void **state)
     AUTO_DB_FIXTURE f;
     db_fixture_file(&f);
     close_it(&f);
-    tempdir_write(&f.dir, "pool.db", "this is a letter, not a database, and longer than a hundred bytes so that SQLite "
-                                     "has something to look at before it makes up its mind about it");
+    tempdir_write(&f.dir, "pool.db",
+                  "this is a letter, not a database, and longer than a hundred bytes so that SQLite "
+                  "has something to look at before it makes up its mind about it");
     assert_refused(&f, "is damaged or is not a pool database");
 }
 
@@ -154,10 +168,11 @@ static void test_file_damaged_page(void **state)
         db_fixture_vm(&f, "a");
     close_it(&f);
     int64_t root = 0;
-    assert_true(text_to_int(sql_ask(f.arena, f.options.path, "SELECT rootpage FROM sqlite_master WHERE name='VM'"), &root));
+    assert_true(
+        text_to_int(sql_ask(f.arena, f.options.path, "SELECT rootpage FROM sqlite_master WHERE name='VM'"), &root));
     char junk[512];
     memset(junk, 0xa5, sizeof(junk));
-    patch(&f, (long)(root - 1) * 4096, junk, sizeof(junk));
+    patch(&f, (root - 1) * 4096, junk, sizeof(junk));
     assert_refused(&f, "is damaged");
 }
 
@@ -177,8 +192,11 @@ static void test_file_cut_short(void **state)
 static void test_file_values_that_do_not_fit(void **state)
 {
     static const char *const sqls[] = {
-        "UPDATE VM SET other_config='{\"a\":1}'", "UPDATE VM SET tags='[\"a\"'", "UPDATE VM SET VCPUs_max='many'",
-        "UPDATE VM SET name_label=x'00'", "INSERT INTO VM (ref, _created, uuid) SELECT ref, 1, 'other' FROM VM",
+        "UPDATE VM SET other_config='{\"a\":1}'",
+        "UPDATE VM SET tags='[\"a\"'",
+        "UPDATE VM SET VCPUs_max='many'",
+        "UPDATE VM SET name_label=x'00'",
+        "INSERT INTO VM (ref, _created, uuid) SELECT ref, 1, 'other' FROM VM",
         "INSERT INTO VM (ref, _created, uuid) SELECT 'OpaqueRef:other', 1, uuid FROM VM",
     };
     for (unsigned i = 0; i < ARRAY_LEN(sqls); i++) {
@@ -201,9 +219,10 @@ static void test_file_older_schema(void **state)
     db_fixture_file(&f);
     const char *vm = db_fixture_vm(&f, "a"), *vdi = db_fixture_create(&f, CLASS_VDI, NULL, 0);
     db_close(f.db);
-    sql_run(f.options.path, "ALTER TABLE VM DROP COLUMN VCPUs_max; ALTER TABLE VM DROP COLUMN other_config; DROP TABLE VIF;"
-                            "ALTER TABLE VM ADD COLUMN from_the_past TEXT DEFAULT 'kept';"
-                            "UPDATE VM SET from_the_past='old'; PRAGMA user_version=0");
+    sql_run(f.options.path,
+            "ALTER TABLE VM DROP COLUMN VCPUs_max; ALTER TABLE VM DROP COLUMN other_config; DROP TABLE VIF;"
+            "ALTER TABLE VM ADD COLUMN from_the_past TEXT DEFAULT 'kept';"
+            "UPDATE VM SET from_the_past='old'; PRAGMA user_version=0");
     f.db = NULL;
     must(db_open(f.arena, &f.options, &f.db));
 
@@ -218,7 +237,8 @@ static void test_file_older_schema(void **state)
     assert_int_equal(row_int(db_fixture_row(&f, CLASS_VM, vm), F_VM_VCPUs_max), 7);
     assert_int_equal(db_count(f.db, &model_classes[CLASS_VIF]), 1);
     assert_string_equal(sql_ask(f.arena, f.options.path, "SELECT from_the_past FROM VM"), "old");
-    assert_string_equal(sql_ask(f.arena, f.options.path, "PRAGMA user_version"), arena_printf(f.arena, "%u", model_schema_version));
+    assert_string_equal(sql_ask(f.arena, f.options.path, "PRAGMA user_version"),
+                        arena_printf(f.arena, "%u", model_schema_version));
 }
 
 static void test_file_empty_is_new(void **state)
@@ -235,12 +255,19 @@ static void test_file_empty_is_new(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file_volatile_is_forgotten), cmocka_unit_test(test_file_is_readable_by_people),
-        cmocka_unit_test(test_file_order_and_generation),  cmocka_unit_test(test_file_is_locked),
-        cmocka_unit_test(test_file_newer_schema),          cmocka_unit_test(test_file_of_another_program),
-        cmocka_unit_test(test_file_no_database),           cmocka_unit_test(test_file_damaged_page),
-        cmocka_unit_test(test_file_cut_short),             cmocka_unit_test(test_file_values_that_do_not_fit),
-        cmocka_unit_test(test_file_older_schema),          cmocka_unit_test(test_file_empty_is_new),
+        cmocka_unit_test(test_file_volatile_is_forgotten),
+        cmocka_unit_test(test_file_is_readable_by_people),
+        cmocka_unit_test(test_file_order_and_generation),
+        cmocka_unit_test(test_file_is_locked),
+        cmocka_unit_test(test_file_is_private),
+        cmocka_unit_test(test_file_newer_schema),
+        cmocka_unit_test(test_file_of_another_program),
+        cmocka_unit_test(test_file_no_database),
+        cmocka_unit_test(test_file_damaged_page),
+        cmocka_unit_test(test_file_cut_short),
+        cmocka_unit_test(test_file_values_that_do_not_fit),
+        cmocka_unit_test(test_file_older_schema),
+        cmocka_unit_test(test_file_empty_is_new),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

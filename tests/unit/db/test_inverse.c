@@ -65,8 +65,10 @@ static void test_inverse_target_made_later(void **state)
 {
     AUTO_DB_FIXTURE f;
     db_fixture_memory(&f);
-    const char *early = db_fixture_vbd(&f, "OpaqueRef:later", REF_NULL), *other = db_fixture_vbd(&f, "OpaqueRef:later", REF_NULL);
-    const char *wrong = db_fixture_create(&f, CLASS_VIF, (struct field_value[]){ { F_VIF_network, value_string("OpaqueRef:later") } }, 1);
+    const char *early = db_fixture_vbd(&f, "OpaqueRef:later", REF_NULL),
+               *other = db_fixture_vbd(&f, "OpaqueRef:later", REF_NULL);
+    const char *wrong = db_fixture_create(
+        &f, CLASS_VIF, (struct field_value[]){ { F_VIF_network, value_string("OpaqueRef:later") } }, 1);
 
     for (int round = 0; round < 3; round++) {
         struct txn *txn = txn_begin(f.db, f.arena);
@@ -114,7 +116,8 @@ static void test_inverse_many_to_many(void **state)
 {
     AUTO_DB_FIXTURE f;
     db_fixture_memory(&f);
-    const char *u = db_fixture_create(&f, CLASS_pool_update, NULL, 0), *v = db_fixture_create(&f, CLASS_pool_update, NULL, 0);
+    const char *u = db_fixture_create(&f, CLASS_pool_update, NULL, 0),
+               *v = db_fixture_create(&f, CLASS_pool_update, NULL, 0);
     const char *host = db_fixture_create(&f, CLASS_host, NULL, 0), *second = db_fixture_create(&f, CLASS_host, NULL, 0);
 
     db_fixture_set(&f, CLASS_host, host, F_host_updates, refs(&f, 3, (const char *[]){ u, u, v }));
@@ -133,7 +136,8 @@ static void test_inverse_after_reopen(void **state)
 {
     AUTO_DB_FIXTURE f;
     db_fixture_file(&f);
-    const char *vm = db_fixture_vm(&f, "a"), *one = db_fixture_vbd(&f, vm, REF_NULL), *two = db_fixture_vbd(&f, vm, REF_NULL);
+    const char *vm = db_fixture_vm(&f, "a"), *one = db_fixture_vbd(&f, vm, REF_NULL),
+               *two = db_fixture_vbd(&f, vm, REF_NULL);
     const char *lost = db_fixture_vbd(&f, "OpaqueRef:lost", REF_NULL);
     db_fixture_set(&f, CLASS_VM, vm, F_VM_parent, value_string(vm));
 

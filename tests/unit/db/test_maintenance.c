@@ -50,7 +50,8 @@ static void test_check_finds(void **state)
     struct maintenance_findings found;
 
     const char *report = check(&f, &found);
-    assert_non_null(strstr(report, arena_printf(f.arena, "error: VBD %s: VM names OpaqueRef:gone, which is no VM", vbd)));
+    assert_non_null(
+        strstr(report, arena_printf(f.arena, "error: VBD %s: VM names OpaqueRef:gone, which is no VM", vbd)));
     assert_non_null(strstr(report, "note: VBD"));
     assert_non_null(strstr(report, "mode has the unknown value 'sideways'"));
     assert_int_equal(found.n_errors, 1);
@@ -65,7 +66,8 @@ static void test_check_refuses(void **state)
     AUTO_TEXT report = TEXT_INIT;
 
     must_fail(maintenance_check(f.arena, tempdir_file(&f.dir, "none.db"), &report, &found), "INTERNAL_ERROR");
-    must_fail(maintenance_check(f.arena, tempdir_write(&f.dir, "letter", "dear database, this is no database at all"), &report, &found),
+    must_fail(maintenance_check(f.arena, tempdir_write(&f.dir, "letter", "dear database, this is no database at all"),
+                                &report, &found),
               "INTERNAL_ERROR");
     sql_run(f.options.path, "PRAGMA user_version=0");
     must_fail(maintenance_check(f.arena, f.options.path, &report, &found), "INTERNAL_ERROR");
@@ -75,7 +77,8 @@ static void test_backup_and_restore(void **state)
 {
     AUTO_DB_FIXTURE f;
     db_fixture_file(&f);
-    const char *vm = db_fixture_vm(&f, "then"), *backup = tempdir_file(&f.dir, "backup.db"), *other = tempdir_file(&f.dir, "other.db");
+    const char *vm = db_fixture_vm(&f, "then"), *backup = tempdir_file(&f.dir, "backup.db"),
+               *other = tempdir_file(&f.dir, "other.db");
 
     must(maintenance_backup(f.arena, f.options.path, backup)); /* while it runs */
     must(db_backup(f.arena, f.db, other));
@@ -106,7 +109,8 @@ static void test_restore_refuses_and_keeps(void **state)
 {
     AUTO_DB_FIXTURE f;
     db_fixture_file(&f);
-    const char *vm = db_fixture_vm(&f, "kept"), *letter = tempdir_write(&f.dir, "letter", "dear database, this is no database at all");
+    const char *vm = db_fixture_vm(&f, "kept"),
+               *letter = tempdir_write(&f.dir, "letter", "dear database, this is no database at all");
     const char *bad = tempdir_file(&f.dir, "bad.db");
     must(maintenance_backup(f.arena, f.options.path, bad));
     sql_run(bad, "UPDATE VM SET tags='[oops'");
@@ -131,7 +135,8 @@ static void test_restore_over_rubbish(void **state)
     tempdir_write(&f.dir, "pool.db-wal", "rubbish");
 
     must(maintenance_restore(f.arena, f.options.path, backup));
-    assert_string_equal(tempdir_read(&f.dir, "pool.db.before-restore"), "rubbish, and long enough to be looked at by everyone");
+    assert_string_equal(tempdir_read(&f.dir, "pool.db.before-restore"),
+                        "rubbish, and long enough to be looked at by everyone");
     assert_string_equal(tempdir_read(&f.dir, "pool.db.before-restore-wal"), "rubbish");
     must(db_open(f.arena, &f.options, &f.db));
     assert_string_equal(db_fixture_name(&f, vm), "good");
@@ -167,10 +172,14 @@ int main(void)
 {
     log_set_level("db", LOG_WARN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_check_sound_and_running), cmocka_unit_test(test_check_finds),
-        cmocka_unit_test(test_check_refuses),           cmocka_unit_test(test_backup_and_restore),
-        cmocka_unit_test(test_restore_refuses_and_keeps), cmocka_unit_test(test_restore_over_rubbish),
-        cmocka_unit_test(test_restore_older_schema),    cmocka_unit_test(test_skip_to),
+        cmocka_unit_test(test_check_sound_and_running),
+        cmocka_unit_test(test_check_finds),
+        cmocka_unit_test(test_check_refuses),
+        cmocka_unit_test(test_backup_and_restore),
+        cmocka_unit_test(test_restore_refuses_and_keeps),
+        cmocka_unit_test(test_restore_over_rubbish),
+        cmocka_unit_test(test_restore_older_schema),
+        cmocka_unit_test(test_skip_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

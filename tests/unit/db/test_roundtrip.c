@@ -11,7 +11,10 @@
 
 #define ROUNDS 8
 
-struct random { struct arena *arena; uint64_t state; };
+struct random {
+    struct arena *arena;
+    uint64_t state;
+};
 
 static uint64_t next(struct random *r)
 {
@@ -23,7 +26,8 @@ static uint64_t next(struct random *r)
 
 static const char *random_string(struct random *r)
 {
-    static const char *const parts[] = { "", "a", "\"", "\\", "'", "\n", "\x01", "\x1f", "\x7f", "ä", "€", "😀", "{}", "[]", "null", ",", "nan", "1e3" };
+    static const char *const parts[] = { "",  "a", "\"", "\\", "'",  "\n",   "\x01", "\x1f", "\x7f",
+                                         "ä", "€", "😀",  "{}", "[]", "null", ",",    "nan",  "1e3" };
     const char *s = "";
     for (uint64_t n = next(r) % 6; n > 0; n--)
         s = arena_printf(r->arena, "%s%s", s, parts[next(r) % ARRAY_LEN(parts)]);
@@ -32,7 +36,8 @@ static const char *random_string(struct random *r)
 
 static double random_float(struct random *r)
 {
-    static const double odd[] = { 0, 1, -1, 0.1, 1e300, -1e-300, DBL_MAX, DBL_MIN, DBL_TRUE_MIN, INFINITY, -INFINITY, NAN, 3.0, 1e15, 1e16 };
+    static const double odd[] = { 0,        1,         -1,  0.1, 1e300, -1e-300, DBL_MAX, DBL_MIN, DBL_TRUE_MIN,
+                                  INFINITY, -INFINITY, NAN, 3.0, 1e15,  1e16 };
     double f;
     uint64_t bits = next(r);
     if (bits % 2 != 0)
@@ -162,11 +167,30 @@ static void test_decode_by_hand(void **state)
     AUTO_ARENA arena = arena_new();
     struct value v;
     static const char fine[] = " [ \"a\\n\\/\\u00e9\\u20AC\" ,\"b\" ] ";
-    static const struct { const struct type_info *type; const char *text; } bad[] = {
-        { &strings, "" }, { &strings, "[" }, { &strings, "[\"a\"" }, { &strings, "[\"a\",]" }, { &strings, "[1]" }, { &strings, "{}" },
-        { &strings, "[\"a\"]x" }, { &strings, "[\"\\x\"]" }, { &strings, "[\"\\u00\"]" }, { &strings, "[\"\\ud800\"]" },
-        { &strings, "[\"\\u0000\"]" }, { &strings, "[\"a]" }, { &strings, "[\"a\\" }, { &map, "{\"a\"}" }, { &map, "{\"a\":[],}" },
-        { &map, "{\"a\":\"b\"}" }, { &int_type, "12x" }, { &int_type, "99999999999999999999" }, { &float_type, "1e" }, { &int_type, "" },
+    static const struct {
+        const struct type_info *type;
+        const char *text;
+    } bad[] = {
+        { &strings, "" },
+        { &strings, "[" },
+        { &strings, "[\"a\"" },
+        { &strings, "[\"a\",]" },
+        { &strings, "[1]" },
+        { &strings, "{}" },
+        { &strings, "[\"a\"]x" },
+        { &strings, "[\"\\x\"]" },
+        { &strings, "[\"\\u00\"]" },
+        { &strings, "[\"\\ud800\"]" },
+        { &strings, "[\"\\u0000\"]" },
+        { &strings, "[\"a]" },
+        { &strings, "[\"a\\" },
+        { &map, "{\"a\"}" },
+        { &map, "{\"a\":[],}" },
+        { &map, "{\"a\":\"b\"}" },
+        { &int_type, "12x" },
+        { &int_type, "99999999999999999999" },
+        { &float_type, "1e" },
+        { &int_type, "" },
     };
 
     assert_true(decode_value(arena, &strings, fine, strlen(fine), &v));

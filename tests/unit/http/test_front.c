@@ -289,7 +289,7 @@ static void test_unlisten(void **state)
     struct text body = TEXT_INIT, head = TEXT_INIT;
     int second, port;
 
-    front_open(&f, routes, 2, NULL);
+    front_open(&f, routes, 1, NULL); /* one thread: what one connection saw holds for the others */
     assert_null(http_listen_tcp(f.arena, f.server, "127.0.0.1", 0, NULL, &second, &port));
     struct wire kept = { .fd = front_dial(f.port) }, cut = { .fd = front_dial(port) }, busy = { .fd = front_dial(f.port) };
 
@@ -325,6 +325,28 @@ static void test_unlisten(void **state)
     wire_close(&busy);
     text_release(&body);
     text_release(&head);
+    front_close(&f);
+}
+
+static void test_unlisten_cuts_all(void **state)
+{
+    struct front f;
+    struct wire w[30];
+    struct text body = TEXT_INIT;
+
+    front_open(&f, routes, 3, NULL);
+    for (int i = 0; i < 30; i++) {
+        w[i] = (struct wire){ .fd = front_dial(f.port) };
+        assert_int_equal(ask(&w[i], GET, &body), 200);
+        if (i % 2)
+            say(w[i].fd, "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc");
+    }
+    http_unlisten(f.server, f.id, true);
+    for (int i = 0; i < 30; i++) {
+        wire_expect_end(&w[i]);
+        wire_close(&w[i]);
+    }
+    text_release(&body);
     front_close(&f);
 }
 
@@ -442,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_connection_limit),
         cmocka_unit_test(test_address_limit),
         cmocka_unit_test(test_unlisten),
+        cmocka_unit_test(test_unlisten_cuts_all),
         cmocka_unit_test(test_unix_socket),
         cmocka_unit_test(test_listen_errors),
         cmocka_unit_test(test_stop_with_open_connections),

@@ -106,8 +106,8 @@ static void on_pause(struct guest *g, int fd)
     answer_ok(fd);
 }
 
-/* True when the answer is to come never: the connection stays open until the next one like it. */
-static bool play_dead(struct guest *g, int *fd, bool after_ack)
+/* The answer, or the one after the ACK, never comes: the connection stays open until the next like it. */
+static void play_dead(int *fd, bool after_ack)
 {
     static int held = -1;
 
@@ -115,7 +115,6 @@ static bool play_dead(struct guest *g, int *fd, bool after_ack)
         answer(*fd, GUEST_ANSWER_ACK, NULL, 0);
     fd_close(&held);
     held = fd_steal(fd);
-    return true;
 }
 
 static void on_suspend(struct guest *g, int *fd)
@@ -125,8 +124,8 @@ static void on_suspend(struct guest *g, int *fd)
 
     if (state_of(g) != GUEST_RUNNING)
         return answer_state(g, *fd);
-    if ((s->no_suspend_ack || s->suspend_hangs || s->cant_suspend_reason[0] != '\0') && play_dead(g, fd, s->suspend_hangs && !s->no_suspend_ack))
-        return;
+    if (s->no_suspend_ack || s->suspend_hangs || s->cant_suspend_reason[0] != '\0')
+        return play_dead(fd, s->suspend_hangs && !s->no_suspend_ack);
     answer(*fd, GUEST_ANSWER_ACK, NULL, 0);
     gate_close(&g->gate);
     disks_close(g);
@@ -152,8 +151,8 @@ static void on_shutdown(struct guest *g, int *fd, int64_t how)
 {
     if (state_of(g) != GUEST_RUNNING)
         return answer_state(g, *fd);
-    if (g->settings.no_shutdown_ack && play_dead(g, fd, false))
-        return;
+    if (g->settings.no_shutdown_ack)
+        return play_dead(fd, false);
     answer(*fd, GUEST_ANSWER_ACK, NULL, 0);
     guest_end(g, how == GUEST_END_REBOOT ? GUEST_END_REBOOT : GUEST_END_POWEROFF);
 }
@@ -209,12 +208,14 @@ static void on_load(struct guest *g, int fd, const struct request *r)
 
 static void on_verify(struct guest *g, int fd)
 {
+    int64_t began = clock_us(g->clock);
     char failed[64];
 
     if (state_of(g) != GUEST_PAUSED)
         return answer_state(g, fd);
     if (!verify_all(g, failed))
         return give_up(g, fd, failed);
+    atomic_store(&g->control->verify_us, (uint64_t)(clock_us(g->clock) - began));
     g->verify = "ok";
     publish(g);
     answer_ok(fd);
