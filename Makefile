@@ -179,6 +179,7 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 SECONDS ?= 60
 MAKEFLAGS += --no-builtin-rules
+.PRECIOUS: $(BUILD)/gen/%.c
 FUZZ_LIBS := xapi storage xenops idlc db http wire base
 define fuzzer
 build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c

@@ -1,6 +1,7 @@
 /* The pool database: typed objects in memory, made durable in SQLite before anyone sees them change.
  *
- * Neighbours: row.h (versions), txn.h (changes), change_log.h (what changed since), sqlite.h (disk).
+ * Neighbours: row.h (versions), txn.h (changes), change_log.h (what changed since), sqlite.h (disk),
+ * maintenance.h (check, backup, restore of a file).
  *
  * (1) Readers take a counted row and leave: no lock is held while they use it, no disk is touched.
  * (2) A change becomes visible only when its commit is durable in SQLite (synchronous=FULL).

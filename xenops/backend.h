@@ -9,7 +9,8 @@
  * calls for different domains do. A failed call leaves the domain as it was, unless said otherwise.
  * All may block and must watch call_cancelled(). Errors carry codes without references; xapi/ maps
  * them (xapi/core/backend_errors.c): HOST_NOT_ENOUGH_FREE_MEMORY [needed; available], TASK_CANCELLED [],
- * VM_FAILED_SUSPEND_ACKNOWLEDGMENT [], VM_SUSPEND_TIMEOUT [seconds], VM_BAD_POWER_STATE [expected; actual],
+ * VM_FAILED_SUSPEND_ACKNOWLEDGMENT [], VM_SUSPEND_TIMEOUT [seconds], VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT [],
+ * VM_SHUTDOWN_TIMEOUT [seconds], VM_BAD_POWER_STATE [expected; actual] ("halted": no such life yet, or ended),
  * DOMAIN_NOT_FOUND [uuid] (internal), INTERNAL_ERROR [text]. */
 #ifndef XENOPS_BACKEND_H
 #define XENOPS_BACKEND_H
@@ -85,7 +86,8 @@ typedef struct error *xenops_save_fn(struct call *, void *host, const char *uuid
 typedef struct error *xenops_restore_fn(struct call *, void *host, const char *uuid, const struct vm_spec *, struct byte_stream *);
 typedef struct error *xenops_disk_fn(struct call *, void *host, const char *uuid, const struct disk_spec *);
 typedef struct error *xenops_list_fn(struct call *, void *host, struct domain_info **infos_r, unsigned *n_r);
-/* Called whenever a domain's state or published data changed: from a thread of the backend. */
+/* Called whenever a domain's state or published data changed: from a thread of the backend. It must
+ * return soon and call no verb but list. */
 typedef void xenops_watch_fn(void *ctx, const char *uuid);
 
 struct xenops_backend {

@@ -1,7 +1,9 @@
 /* The public verbs on domains of this host: the only caller of a backend's pointers.
  *
  * Each verb waits for its turn on the domain (one operation at a time per uuid), checks the state,
- * hits the fault point "xenops.<verb>", calls the backend, logs the duration. Same errors as backend.h. */
+ * hits the fault point "xenops.<verb>", calls the backend, logs the duration. Same errors as backend.h.
+ * facts, list and find wait for nobody. The callbacks of a save must not call verbs on that domain:
+ * it is the save's turn. unpause, pause and resume of a domain that is so already do nothing. */
 #ifndef XENOPS_XENOPS_H
 #define XENOPS_XENOPS_H
 

@@ -66,12 +66,11 @@ class Bench:
         return self.refs[cls][:n]
 
     def mirrored(self):
-        """As many rows as we have objects, with the values of one of them."""
-        tables = {}
-        for cls in ("VM", "VM_metrics"):
-            record = self.daemon().api(f"{cls}.get_record", self.sample(cls)[0])
-            tables[cls] = [dict(record, uuid=f"{i:08x}" + record["uuid"][8:]) for i in range(self.vms)]
-        return tables
+        """Rows with the values of one of our objects: as many VMs as we have for the updates, and a few of
+        each class that is waited for (a monitor of many rows takes ovsdb-server long to set up)."""
+        vm, metrics = (self.daemon().api(f"{cls}.get_record", self.sample(cls)[0]) for cls in ("VM", "VM_metrics"))
+        return {table: [dict(record, uuid=f"{i:08x}" + record["uuid"][8:]) for i in range(rows)]
+                for table, record, rows in (("VM", vm, self.vms), ("VM_watched", vm, 10), ("VM_metrics_watched", metrics, 10))}
 
     def stop(self):
         for name in reversed(list(self.servers)):

@@ -114,8 +114,9 @@ class Waiters:
             requests, trigger, "<value>mod</value>", SUCCESS, when_waiting=then))
 
     def theirs(self):
-        requests = [self.peer.monitor(self.cls)]
-        trigger = self.peer.update(self.cls, 0, {self.field: self.values})
+        table = f"{self.cls}_watched"
+        requests = [self.peer.monitor(table)]
+        trigger = self.peer.update(table, 0, {self.field: self.values})
         return self.measured(self.peer, self.idle[1], lambda then: self.peer.load.fanout(
             requests * self.n, trigger, '"method":"update"', '"count":1', setup_replies=1, when_waiting=then))
 

@@ -239,7 +239,7 @@ static void test_next_loses_events(void **state)
 
     core_ok(w, "event.register", 1, value_set(&all, 1));
     struct value text = S(memset(arena_alloc(w->arena, 600001), 'x', 600000));
-    for (unsigned i = 0; i < 20; i++)
+    for (unsigned i = 0; i < 40; i++)
         core_ok(w, "VM.set_name_description", 2, S(vm), i % 2 ? text : S(""));
     core_fails(w, "EVENTS_LOST", "event.next", 0);
     core_ok(w, "VM.set_name_label", 2, S(vm), S("quiet"));

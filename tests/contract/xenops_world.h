@@ -75,11 +75,18 @@ static inline void host_reopen(struct host *h, const char *witness_dir)
     assert_ok(xenops_open(h->call.arena, "sim", h->dir.path, &v, &clock_real, host_changed, h, &h->xenops));
 }
 
-static inline void host_open(struct host *h, const struct host *other)
+/* Hosts that are open: what a failed test leaves is closed by hosts_close. */
+static struct host hosts[2];
+
+static inline struct host *host_open(const struct host *other)
 {
+    struct host *h = hosts[0].xenops == NULL ? &hosts[0] : &hosts[1];
+
+    assert_null(h->xenops);
     *h = (struct host){ .call = { .arena = arena_new(), .clock = &clock_real, .id = "R:test", .cancel = cancel_new() } };
     tempdir_make(&h->dir);
     host_reopen(h, arena_printf(h->call.arena, "%s/witness", other != NULL ? other->dir.path : h->dir.path));
+    return h;
 }
 
 static inline void host_close(struct host *h)
@@ -94,9 +101,18 @@ static inline void host_close(struct host *h)
     for (unsigned i = 0; i < n; i++)
         assert_ok(xenops_destroy(&c, h->xenops, infos[i].uuid));
     xenops_close(h->xenops);
+    h->xenops = NULL;
     tempdir_remove(&h->dir);
     cancel_unref(h->call.cancel);
     arena_free(h->call.arena);
+}
+
+static inline int hosts_close(void **state)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(hosts); i++)
+        if (hosts[i].xenops != NULL)
+            host_close(&hosts[i]);
+    return 0;
 }
 
 /* A VM of 16 MiB; platform: "key=value" words separated by blanks. */

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "rpc/base/log.h"
 #include "rpc/base/work.h"
 #include "rpc/base/uuid.h"
 #include "tests/lib/db_fixture.h"
@@ -42,11 +43,14 @@ static void world_init(struct core_world *w, const struct clock *clock)
     const struct db_options db = { .clock = clock };
 
     w->arena = arena_new();
+    log_set_level(NULL, LOG_ERR);
     tempdir_make(&w->dir);
     x->clock = clock;
     x->config = config_new(options_table());
     must(config_set(w->arena, x->config, "auth-fail-delay-ms", "20"));
     must(config_set(w->arena, x->config, "event-from-delay-ms", "5"));
+    must(config_set(w->arena, x->config, "http-port", "0"));
+    must(config_set(w->arena, x->config, "https-port", "0"));
     x->dir = w->dir.path;
     x->address = "127.0.0.1";
     x->is_coordinator = true;

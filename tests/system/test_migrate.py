@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """VM.pool_migrate between real daemons: live and not, there and back, to the same host, refused, cancelled,
 and failing at every step of the source's table: the guest runs on, verified, and nothing is left behind."""
+import json
 import os
 import sys
 import threading
@@ -31,8 +32,7 @@ def clean(pool, vm, where):
     P.wait_until("exactly one domain", lambda: [(h.index, u) for h in pool.hosts for u, _ in h.guests() if u[:8] == record["uuid"][:8]]
                  == [(pool.host_of(where).index, record["uuid"])], 20)
     for host in pool.hosts:
-        unfinished = [line for line in host.ctl("migrations").splitlines()
-                      if not any(word in line for word in ("DONE", "RESUMED", "RUNNING", "ABORTED"))]
+        unfinished = [m for m in json.loads(host.ctl("migrations")) if m["state"] not in ("DONE", "RESUMED", "RUNNING", "ABORTED")]
         assert unfinished == [], unfinished
 
 

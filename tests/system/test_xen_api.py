@@ -25,8 +25,9 @@ def main():
     where = packages()
     with P.Pool(hosts=2) as pool:
         sr = pool.make_shared_sr()
-        vm = pool.make_vm("xen-api", sr=sr)
+        vm = pool.make_vm("xen-api", sr=sr, platform={"sim-dirty-mib-s": "8"})
         pool.api("VM.start", vm, False, False)
+        P.wait_until("some memory to be written", lambda: int(pool.guest_data(vm).get("sim/pages_written", 0)) > 3000, 30)
         uuid = pool.api("VM.get_uuid", vm)
         first = pool.hosts[0]
         ways = [(f"http://{first.address}:{pool.http_port}", "json-rpc"), (f"http://{first.address}:{pool.http_port}", "xml-rpc"),

@@ -47,7 +47,7 @@ xapi.objects.on('update', changed => {
   }
 })
 
-await xapi.callAsync('VM.pool_migrate', vm.$ref, host.$ref, { force: 'false' })
+await xapi.callAsync('VM.pool_migrate', vm.$ref, host.$ref, { force: 'false', bandwidth: '8' }) // slow enough to be seen by polling clients
 await xapi.barrier()
 check(xapi.getObjectByUuid(vmUuid).resident_on === host.$ref, 'the VM lives on the other host')
 check(seen.operations.has('pool_migrate'), 'current_operations showed pool_migrate')

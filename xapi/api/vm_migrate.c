@@ -2,6 +2,7 @@
  * the source host send, and write down where the VM lives. */
 #include <string.h>
 
+#include "rpc/base/text.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
@@ -14,6 +15,8 @@
 #include "xapi/migrate/migrate.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/pool/agent.h"
+
+#define MIB (1ll << 20)
 
 /* --- the target's address on a chosen network ---------------------------------------------------------- */
 static struct error *network_address(struct api_call *c, const char *host, const char *network, const char **address_r)
@@ -65,6 +68,13 @@ static void note_result(struct api_call *c, const struct value *result)
                   arena_printf(c->arena, "%lld", (long long)value_get_int(result, keys[i], 0)));
 }
 
+/* A decimal number among the options; 0 where it is absent or is none. */
+static int64_t option_number(const struct value *options, const char *key)
+{
+    int64_t n = 0;
+    return text_to_int(value_get_string(options, key, ""), &n) && n > 0 && n <= INT32_MAX ? n : 0;
+}
+
 struct move { const char *vm, *from, *to; const struct value *options; struct http_target target; };
 
 static struct error *send_vm(struct api_call *c, const struct move *move, struct value *result_r)
@@ -78,7 +88,10 @@ static struct error *send_vm(struct api_call *c, const struct move *move, struct
     value_dict_add(c->arena, &args, "vm", value_string(row_string(vm, F_VM_uuid)));
     value_dict_add(c->arena, &args, "spec", vm_spec_to_value(c->arena, &spec));
     value_dict_add(c->arena, &args, "destination", migration_target_value(c->arena, &move->target));
+    /* our named deviation from xapi (requirements N1): live=false really suspends, copies and resumes */
     value_dict_add(c->arena, &args, "live", value_bool(strcmp(value_get_string(move->options, "live", "true"), "false") != 0));
+    value_dict_add(c->arena, &args, "bandwidth", value_int(option_number(move->options, "bandwidth") * MIB));
+    value_dict_add(c->arena, &args, "max_downtime_ms", value_int(option_number(move->options, "max_downtime_ms")));
     value_dict_add(c->arena, &args, "localhost", value_bool(strcmp(move->from, move->to) == 0));
     struct value v = value_dict_value(&args);
     return vm_run_error(c, move->vm, agent_call(c, move->from, "migrate.send", &v, result_r));
@@ -94,6 +107,13 @@ static struct error *move_reserved(struct api_call *c, struct move *move)
     return arrived(c, move->vm, move->to, (int)value_get_int(&result, "domid", -1));
 }
 
+/* Did the source say so itself? If it cannot be asked, the VM may be on either host: the reservation stays,
+ * and the hosts' reports tell in the end. */
+static bool outcome_known(const struct error *e)
+{
+    return !error_is(e, "CANNOT_CONTACT_HOST") && !error_is(e, "HOST_OFFLINE");
+}
+
 static struct error *move_marked(struct api_call *c, struct move *move)
 {
     const struct row *vm, *host;
@@ -106,12 +126,13 @@ static struct error *move_marked(struct api_call *c, struct move *move)
     struct api_call calm = internal_call_cleanup(c);
     bool elsewhere = strcmp(move->from, move->to) != 0;
     struct error *e = move_reserved(c, move);
-    if (e != NULL) {
+    if (e != NULL && outcome_known(e)) {
         vm_run_unreserve(c, move->vm);
         if (elsewhere)
             vm_disks_release(&calm, move->vm, move->to);
-        return e;
     }
+    if (e != NULL)
+        return e;
     if (elsewhere)
         vm_disks_release(&calm, move->vm, move->from);
     vm_run_tell(c, move->vm, "VM_MIGRATED", arena_printf(c->arena, "migrated to host '%s'", row_string(host, F_host_name_label)));

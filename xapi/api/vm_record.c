@@ -8,8 +8,6 @@
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_state.h"
 
-#define PLATFORM_WITH_VENDOR_DEVICE 2 /* virtual hardware version */
-
 /* --- create ------------------------------------------------------------------------------------------------ */
 /* Older clients give the boot policy only, newer ones the domain type; both are kept filled. */
 static struct error *complete_type(struct txn *txn, const char *vm_ref)
@@ -34,8 +32,8 @@ static struct error *complete_row(struct api_call *c, struct txn *txn, const cha
         TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_power_state, "Halted"));
     if (row_map(vm, F_VM_other_config, "mac_seed", NULL) == NULL)
         TRY(txn_map_put(txn, CLASS_VM, vm_ref, F_VM_other_config, "mac_seed", value_string(uuid_make(c->arena))));
-    if (row_bool(vm, F_VM_has_vendor_device) && row_int(vm, F_VM_hardware_platform_version) < PLATFORM_WITH_VENDOR_DEVICE)
-        TRY(txn_set_int(txn, CLASS_VM, vm_ref, F_VM_hardware_platform_version, PLATFORM_WITH_VENDOR_DEVICE));
+    if (row_bool(vm, F_VM_has_vendor_device) && row_int(vm, F_VM_hardware_platform_version) < VM_PLATFORM_VENDOR_DEVICE)
+        TRY(txn_set_int(txn, CLASS_VM, vm_ref, F_VM_hardware_platform_version, VM_PLATFORM_VENDOR_DEVICE));
     TRY(vm_memory_overhead_update(txn, vm_ref));
     TRY(vm_metrics_ensure(c, txn, vm_ref, &metrics));
     return operations_update(c, txn, CLASS_VM, vm_ref);

@@ -33,10 +33,12 @@ struct error *vm_disks_unmark(struct api_call *c, struct txn *txn, const char *v
 
 /* --- letting go ---------------------------------------------------------------------------------------------- */
 /* Does another VM use the disk on this host, or is about to use it anywhere? */
-static bool used_on(struct api_call *c, const struct row *vdi, const char *host_ref)
+static bool used_on(struct api_call *c, const struct row *vdi, const char *host_ref, const char *except_vbd)
 {
     const struct value *vbds = row_value(vdi, F_VDI_VBDs);
     for (unsigned i = 0; i < vbds->len; i++) {
+        if (except_vbd != NULL && strcmp(vbds->items[i].s, except_vbd) == 0)
+            continue;
         const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
         const struct row *vm = vbd != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_VM], row_string(vbd, F_VBD_VM)) : NULL;
         if (vm == NULL)
@@ -49,11 +51,11 @@ static bool used_on(struct api_call *c, const struct row *vdi, const char *host_
     return false;
 }
 
-void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref)
+void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref, const char *except_vbd)
 {
     const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi_ref);
     const struct row *sr = vdi != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_SR], row_string(vdi, F_VDI_SR)) : NULL;
-    if (sr == NULL || used_on(c, vdi, host_ref))
+    if (sr == NULL || used_on(c, vdi, host_ref, except_vbd))
         return;
     struct member args[] = { member_of("sr", value_string(row_string(sr, F_SR_uuid))), member_of("location", value_string(row_string(vdi, F_VDI_location))) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
@@ -69,6 +71,6 @@ void vm_disks_release(struct api_call *c, const char *vm_ref, const char *host_r
     for (unsigned i = 0; vbds != NULL && i < vbds->len; i++) {
         const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
         if (vbd != NULL && !row_bool(vbd, F_VBD_empty))
-            vm_disk_release(c, row_string(vbd, F_VBD_VDI), host_ref);
+            vm_disk_release(c, row_string(vbd, F_VBD_VDI), host_ref, NULL);
     }
 }

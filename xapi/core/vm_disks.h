@@ -14,7 +14,8 @@ NODISCARD struct error *vm_disks_unmark(struct api_call *c, struct txn *, const 
 /* The host gives up the disks of a VM that no longer runs there, but for those that something else on it
  * uses. Failures are logged. Blocks (agent calls). */
 void vm_disks_release(struct api_call *c, const char *vm_ref, const char *host_ref);
-/* The same for one disk: a suspend image, an ejected medium. */
-void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref);
+/* The same for one disk: a suspend image, an ejected medium. What 'except_vbd' (or NULL) says of it does
+ * not count as use. A null ref is fine. */
+void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref, const char *except_vbd);
 
 #endif

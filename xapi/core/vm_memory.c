@@ -33,15 +33,19 @@ bool vm_memory_coerce(struct vm_memory *m)
     return vm_memory_in_order(m);
 }
 
-int64_t vm_memory_overhead(const struct row *vm)
+int64_t vm_memory_overhead_for(bool paging, int64_t static_max, int64_t vcpus_max, double shadow_multiplier)
 {
-    if (strcmp(vm_domain_type(vm), "pv") == 0)
+    if (!paging)
         return MIB;
     /* a page of page tables for each MiB of the guest and of its physical map, some for each processor */
-    int64_t max_mib = (row_int(vm, F_VM_memory_static_max) + MIB - 1) / MIB;
-    double pages = (double)(PAGES_PER_VCPU * row_int(vm, F_VM_VCPUs_max) + 2 * max_mib);
-    double multiplier = row_float(vm, F_VM_HVM_shadow_multiplier);
-    return (int64_t)ceil(pages * (multiplier > 1 ? multiplier : 1) / 256) * MIB + 5 * MIB; /* video memory and emulation */
+    double max_mib = ceil((double)static_max / (double)MIB), pages = PAGES_PER_VCPU * (double)vcpus_max + 2 * max_mib;
+    return (int64_t)ceil(pages * (shadow_multiplier > 1 ? shadow_multiplier : 1) / 256) * MIB + 5 * MIB; /* video memory and emulation */
+}
+
+int64_t vm_memory_overhead(const struct row *vm)
+{
+    return vm_memory_overhead_for(strcmp(vm_domain_type(vm), "pv") != 0, row_int(vm, F_VM_memory_static_max), row_int(vm, F_VM_VCPUs_max),
+                                  row_float(vm, F_VM_HVM_shadow_multiplier));
 }
 
 struct error *vm_memory_overhead_update(struct txn *txn, const char *vm_ref)

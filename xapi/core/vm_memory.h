@@ -16,6 +16,7 @@ bool vm_memory_coerce(struct vm_memory *);
 
 /* What the hypervisor needs besides the guest's own: page tables and emulation. */
 int64_t vm_memory_overhead(const struct row *vm);
+int64_t vm_memory_overhead_for(bool paging /* not "pv" */, int64_t static_max, int64_t vcpus_max, double shadow_multiplier);
 /* Writes memory_overhead of the row anew: after anything that vm_memory_overhead() reads has changed. */
 NODISCARD struct error *vm_memory_overhead_update(struct txn *, const char *vm_ref);
 

@@ -3,6 +3,7 @@
 
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
+#include "xapi/core/vbd_device.h"
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_state.h"
 
@@ -21,6 +22,18 @@ const char *vm_domain_type(const struct row *vm)
     if (strcmp(type, "unspecified") != 0)
         return type;
     return row_string(vm, F_VM_HVM_boot_policy)[0] != '\0' ? "hvm" : "pv";
+}
+
+/* Where the guest finds a disk is told once it is there. */
+static struct error *name_devices(struct api_call *c, struct txn *txn, const struct row *vm)
+{
+    const struct value *vbds = row_value(vm, F_VM_VBDs);
+    for (unsigned i = 0; i < vbds->len; i++) {
+        const struct row *vbd = txn_get(txn, &model_classes[CLASS_VBD], vbds->items[i].s);
+        if (vbd != NULL)
+            TRY(txn_set_string(txn, CLASS_VBD, vbd->ref, F_VBD_device, vbd_device_name(c->arena, row_string(vbd, F_VBD_userdevice))));
+    }
+    return NULL;
 }
 
 static struct error *set_devices_attached(struct txn *txn, const struct row *vm, bool attached)
@@ -81,8 +94,10 @@ struct error *vm_set_power_state(struct api_call *c, struct txn *txn, const char
         TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_resident_on, host_ref));
         TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_scheduled_to_be_resident_on, REF_NULL));
         TRY(txn_set_int(txn, CLASS_VM, vm_ref, F_VM_domid, domid));
-        if (was_halted)
+        if (was_halted) {
             TRY(set_devices_attached(txn, vm, true));
+            TRY(name_devices(c, txn, vm));
+        }
         TRY(vm_consoles_make(c, txn, vm_ref, host_ref));
     }
     if (halted)

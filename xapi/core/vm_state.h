@@ -5,6 +5,8 @@
 #include "xapi/core/api_call.h"
 #include "xenops/vm_spec.h"
 
+#define VM_PLATFORM_VENDOR_DEVICE 2 /* hardware_platform_version that has the vendor device */
+
 /* "hvm", "pv", "pvh" or "pv_in_pvh": domain_type, or what the older HVM_boot_policy means. */
 const char *vm_domain_type(const struct row *vm);
 

@@ -92,7 +92,7 @@ struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
     struct api_call calm = internal_call_cleanup(c);
     task_set_cancellable(c, true);
     struct error *e = suspend_to(c, vm, host, vdi);
-    vm_disk_release(&calm, vdi, host);
+    vm_disk_release(&calm, vdi, host, NULL);
     if (e != NULL) {
         drop_image(c, e, vdi);
         return e;
@@ -128,7 +128,7 @@ struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *
     OPERATION_SCOPE on_host = { c, CLASS_host, host, "vm_resume" };
     struct api_call calm = internal_call_cleanup(c);
     struct error *e = resume_reserved(c, vm, host, paused);
-    vm_disk_release(&calm, image, host);
+    vm_disk_release(&calm, image, host, NULL);
     if (e != NULL) {
         vm_run_unreserve(c, vm_ref);
         vm_disks_release(&calm, vm_ref, host);

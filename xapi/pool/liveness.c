@@ -236,7 +236,10 @@ void liveness_tick(struct liveness *l, int64_t dead_ms)
 
         if (metrics == NULL || row_bool(metrics, F_host_metrics_live) == live)
             continue;
-        log_warn("host %s (%s) is %s", row_string(hosts.rows[i], F_host_name_label), row_string(hosts.rows[i], F_host_address), live ? "live" : "not live");
+        if (live)
+            log_info("host %s (%s) is live", row_string(hosts.rows[i], F_host_name_label), row_string(hosts.rows[i], F_host_address));
+        else
+            log_warn("host %s (%s) is not live", row_string(hosts.rows[i], F_host_name_label), row_string(hosts.rows[i], F_host_address));
         error = live_write(&c, hosts.rows[i], live);
         if (error != NULL && !error_is(error, "HANDLE_INVALID"))
             log_warn("host %s: %s", hosts.rows[i]->ref, error_text(arena, error));

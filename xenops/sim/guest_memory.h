@@ -25,7 +25,6 @@
 #define GUEST_PAGES_MAX (1ull << 34) /* 64 TiB */
 
 #define GUEST_CONTROL_MAGIC 0x3147494d53584158ull /* "XAXSMIG1" */
-#define GUEST_VERSION 1u
 
 enum guest_state {
     GUEST_EMPTY,     /* created: neither booted nor restored */
@@ -56,6 +55,7 @@ struct guest_control {
     _Atomic uint32_t published_len;
 };
 _Static_assert(sizeof(struct guest_control) <= GUEST_PUBLISHED_AT, "control page");
+#define GUEST_VERSION (1u << 16 | (uint32_t)sizeof(struct guest_control)) /* both sides must agree on the layout */
 
 static inline size_t guest_shared_size(uint64_t n_pages)
 {

@@ -59,6 +59,7 @@ struct guest_reply {
 /* --- the vCPU state that travels in HVM_CONTEXT --------------------------------------------------- */
 
 #define GUEST_CONTEXT_MAGIC 0x31545854435f4d53ull
+#define GUEST_CONTEXT_VERSION 1u
 #define GUEST_VCPUS 4u /* threads; more vCPUs than this share them */
 #define GUEST_DISKS 16u
 #define GUEST_DEVICE_LEN 16u

@@ -1,4 +1,11 @@
-/* What the simulated host pretends to be. */
+/* What the simulated host pretends to be. Options (strings; default):
+ *
+ *   sim-guest-program     xapi-guest beside this program or in a directory above it
+ *   sim-witness-dir       <state_dir>/witness; shared by hosts that move guests to each other
+ *   sim-memory-mib        8192          sim-cpus, sim-sockets       4, 1
+ *   sim-cpu-vendor, -model, -flags, -features, -mhz, sim-capabilities
+ *   sim-verify            on; off: a restored guest does not check itself
+ *   sim-suspend-ack-ms    30000 (also for shutdown), sim-suspend-ms 1200000, sim-start-ms 30000 */
 #include <string.h>
 #include <unistd.h>
 

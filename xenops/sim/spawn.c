@@ -193,7 +193,10 @@ struct error *sim_guest_attach(struct call *c, struct sim_host *h, struct sim_do
     d->event_fd = fds[2];
     const char *why = map_control(d, fds[1]);
     fd_close(&fds[1]);
-    return why != NULL ? err_internal(c->arena, "guest %d: %s", d->domid, why) : NULL;
+    if (why != NULL)
+        return err_internal(c->arena, "guest %d: %s", d->domid, why);
+    atomic_store(&d->control->tracking, 0); /* a live save that died with an earlier xapi */
+    return NULL;
 }
 
 void sim_guest_kill(struct sim_domain *d)

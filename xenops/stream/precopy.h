@@ -5,6 +5,9 @@
  * stored the page (release): what was torn or came later is sent in a later round, at the latest in
  * the last one, when the guest stands still.
  *
+ * The bandwidth cap holds while the guest runs, not in the last round: that would only lengthen the
+ * blackout.
+ *
  * precopy_save returns with the guest suspended and everything sent, or with an error and the guest
  * running (resumed if it had been suspended). Cancellation is noticed between batches, also after the
  * suspension. Errors: TASK_CANCELLED, INTERNAL_ERROR, what the callbacks and the source return. */

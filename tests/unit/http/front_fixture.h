@@ -161,7 +161,7 @@ static inline int ask(struct wire *w, const char *request, struct text *body)
     return status;
 }
 
-/* After this, what other connections sent before has been seen by a front with one thread. */
+/* A round trip through a front. (What others sent before may still be under way.) */
 static inline void front_sync(struct front *f, const char *request)
 {
     struct wire w = { .fd = front_dial(f->port) };

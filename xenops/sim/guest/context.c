@@ -11,7 +11,7 @@ void context_save(struct guest *g, struct guest_context *c)
     memset(c, 0, sizeof(*c));
     c->magic = GUEST_CONTEXT_MAGIC;
     c->size = sizeof(*c);
-    c->version = GUEST_VERSION;
+    c->version = GUEST_CONTEXT_VERSION;
     snprintf(c->uuid, sizeof(c->uuid), "%s", g->settings.uuid);
     c->boot = g->boot;
     c->n_pages = g->settings.n_pages;
@@ -35,7 +35,7 @@ void context_save(struct guest *g, struct guest_context *c)
 
 static const char *fault_of(const struct guest *g, const struct guest_context *c, size_t len)
 {
-    if (len != sizeof(*c) || c->magic != GUEST_CONTEXT_MAGIC || c->size != sizeof(*c) || c->version != GUEST_VERSION)
+    if (len != sizeof(*c) || c->magic != GUEST_CONTEXT_MAGIC || c->size != sizeof(*c) || c->version != GUEST_CONTEXT_VERSION)
         return "is not one of ours";
     if (c->checksum != guest_checksum(c, CHECKED_WORDS))
         return "is damaged";

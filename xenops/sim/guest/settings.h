@@ -30,16 +30,22 @@ struct settings {
     unsigned n_disks;
     struct { const char *device, *mac; } nics[GUEST_NICS];
     unsigned n_nics;
-    /* platform */
-    double dirty_pages_s;
-    uint64_t working_set_pages, fill_pages;
-    bool mixed_content; /* every fourth page half zero, every fourth like text */
-    double disk_iops;
-    uint64_t disk_blocks; /* working set of each disk */
-    bool disk_direct;
-    bool no_suspend_ack, suspend_hangs, no_shutdown_ack, no_tools, no_balloon, witness_reset;
-    const char *cant_suspend_reason;
-    int64_t crash_after_ms, shutdown_after_ms, reboot_after_ms; /* of running time; 0: never */
+    /* From VM.platform; a flag is "true" or "1". */
+    double dirty_pages_s;         /* sim-dirty-mib-s: stores, MiB/s; 2 by default */
+    uint64_t working_set_pages;   /* sim-working-set-mib: where it stores; a quarter of memory */
+    uint64_t fill_pages;          /* sim-fill-mib: filled at boot; half of memory */
+    bool mixed_content;           /* sim-content=random: dense; else every 4th page half zero, every 4th like text */
+    double disk_iops;             /* sim-disk-iops: writes a second of each disk; 0: it leaves its disks alone */
+    uint64_t disk_blocks;         /* sim-disk-working-set-mib: 4; at most 64 */
+    bool disk_direct;             /* sim-disk-direct: O_DIRECT */
+    bool no_suspend_ack;          /* sim-no-suspend-ack */
+    bool suspend_hangs;           /* sim-suspend-hangs: acknowledges, then never suspends */
+    bool no_shutdown_ack;         /* sim-no-shutdown-ack */
+    bool no_tools;                /* sim-no-tools: publishes no features, drivers, addresses */
+    bool no_balloon;              /* sim-no-balloon: keeps what it has */
+    bool witness_reset;           /* sim-witness-reset: a restored image is meant to be old (revert) */
+    const char *cant_suspend_reason; /* sim-cant-suspend-reason: published; suspension is not acknowledged */
+    int64_t crash_after_ms, shutdown_after_ms, reboot_after_ms; /* sim-…-after-ms of running time; 0: never */
 };
 
 /* False, with a line on stderr, when the file is missing or makes no sense. */
