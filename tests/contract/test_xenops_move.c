@@ -225,7 +225,7 @@ static void test_live_move_on_one_host(void **state)
     host_close(h);
 }
 
-/* What the balloon took stays away, also when it is inflated while the guest moves. */
+/* What the balloon took stays away; what it gives back can be used. */
 static void test_move_of_a_ballooned_guest(void **state)
 {
     struct host *a = host_open(NULL), *b = host_open(a);
@@ -337,8 +337,17 @@ static void check_failed_save(const char *platform, const char *refuse, const ch
 
 static void test_refused_before_suspend(void **state) { check_failed_save(BUSY, "before", "INTERNAL_ERROR"); }
 static void test_refused_after_suspend(void **state) { check_failed_save(BUSY, "after", "INTERNAL_ERROR"); }
-static void test_no_suspend_ack(void **state) { check_failed_save(BUSY " sim-no-suspend-ack=true", NULL, "VM_FAILED_SUSPEND_ACKNOWLEDGMENT"); }
-static void test_suspend_hangs(void **state) { check_failed_save(BUSY " sim-suspend-hangs=true", NULL, "VM_SUSPEND_TIMEOUT"); }
+static void test_no_suspend_ack(void **state)
+{
+    suspend_ms = "50";
+    check_failed_save(BUSY " sim-no-suspend-ack=true", NULL, "VM_FAILED_SUSPEND_ACKNOWLEDGMENT");
+}
+
+static void test_suspend_hangs(void **state)
+{
+    suspend_ms = "1000"; /* the acknowledgement must come in this time, too */
+    check_failed_save(BUSY " sim-suspend-hangs=true", NULL, "VM_SUSPEND_TIMEOUT");
+}
 
 static void test_broken_connection(void **state)
 {

@@ -58,11 +58,14 @@ static inline const char *shown(struct error *e)
         assert_string_equal(failed_->code, error_code); \
     } while (0)
 
+/* How long a guest may take to suspend; a test that waits for that in vain sets it lower. */
+static const char *suspend_ms = "20000";
+
 static inline void host_options(struct host *h, const char *witness_dir, struct value_dict *options)
 {
     value_dict_set(h->call.arena, options, "sim-witness-dir", value_string(witness_dir));
-    value_dict_set(h->call.arena, options, "sim-suspend-ack-ms", value_string("100"));
-    value_dict_set(h->call.arena, options, "sim-suspend-ms", value_string("100"));
+    value_dict_set(h->call.arena, options, "sim-suspend-ack-ms", value_string(suspend_ms));
+    value_dict_set(h->call.arena, options, "sim-suspend-ms", value_string(suspend_ms));
     value_dict_set(h->call.arena, options, "sim-memory-mib", value_string("256"));
 }
 
@@ -109,6 +112,7 @@ static inline void host_close(struct host *h)
 
 static inline int hosts_close(void **state)
 {
+    suspend_ms = "20000";
     for (unsigned i = 0; i < ARRAY_LEN(hosts); i++)
         if (hosts[i].xenops != NULL)
             host_close(&hosts[i]);

@@ -288,6 +288,7 @@ class Pool:
                 self.api("PBD.plug", pbd)
         pool = self.api("pool.get_all")[0]
         self.api("pool.set_default_SR", pool, sr)
+        self.api("pool.set_suspend_image_SR", pool, sr)
         self.shared_sr = sr
         return sr
 

@@ -209,7 +209,7 @@ int64_t event_log_current_id(struct event_log *l)
 static struct value entry_value(struct arena *a, const struct entry *e)
 {
     static const char *const kinds[] = { [CHANGE_ADD] = "add", [CHANGE_MOD] = "mod", [CHANGE_DEL] = "del" };
-    const struct row *row = row_hold(a, row_ref(e->row));
+    const struct row *row = row_hold(a, e->row);
     struct value_dict d = { 0 };
 
     value_dict_add(a, &d, "id", value_string(arena_printf(a, "%" PRIu64, e->id)));

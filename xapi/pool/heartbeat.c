@@ -14,7 +14,8 @@
 LOG_MODULE(heartbeat);
 
 #define SETTLE_MS 50   /* changes within this are one report */
-#define RETRY_MS 1000  /* after a report that did not arrive */
+#define RETRY_FIRST_MS 100 /* after a report that did not arrive; then twice as long, up to */
+#define RETRY_MS 2000
 #define REPORT_DEADLINE_MS 15000
 
 struct heartbeat {
@@ -152,7 +153,7 @@ static void *heartbeat_main(void *arg)
     struct heartbeat *h = arg;
     int64_t interval = config_int(h->xapi->config, "host-heartbeat-interval-ms");
     int64_t dead = config_int(h->xapi->config, "host-assumed-dead-interval-ms");
-    int64_t retry = interval < RETRY_MS ? interval : RETRY_MS, tick = dead / 4 < interval ? dead / 4 : interval;
+    int64_t retry_max = interval < RETRY_MS ? interval : RETRY_MS, retry = RETRY_FIRST_MS, tick = dead / 4 < interval ? dead / 4 : interval;
     bool arrived = false, changed = false;
     int64_t reported_ms = 0;
 
@@ -162,6 +163,7 @@ static void *heartbeat_main(void *arg)
         if (changed || !arrived || now - reported_ms >= interval) {
             arrived = report(h);
             reported_ms = now;
+            retry = arrived ? RETRY_FIRST_MS : 2 * retry < retry_max ? 2 * retry : retry_max;
         }
         if (h->liveness != NULL)
             liveness_tick(h->liveness, dead);

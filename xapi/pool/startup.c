@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "rpc/base/log.h"
-#include "rpc/base/memory.h"
 #include "storage/sr.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
@@ -73,7 +72,7 @@ static struct error *coordinator_start(struct arena *arena, struct xapi *xapi)
         log_info("made a pool of one with host %s", xapi->host_uuid);
     } else
         TRY(known_pool_update(&c, &description, &host_ref));
-    xapi->host_ref = xstrdup(host_ref);
+    xapi->host_ref = arena_strdup(arena, host_ref);
     TRY(heartbeat_start(arena, xapi));
     pbd_plug_all(&c, host_ref);
     return host_open(&c, host_ref);
@@ -85,7 +84,7 @@ static struct error *member_start(struct arena *arena, struct xapi *xapi)
 
     if (host_ref == NULL)
         return err_internal(arena, "%s/host_ref is missing: this host is no complete member of a pool", xapi->dir);
-    xapi->host_ref = xstrdup(host_ref);
+    xapi->host_ref = arena_strdup(arena, host_ref);
     return heartbeat_start(arena, xapi);
 }
 

@@ -8,8 +8,8 @@
 
 #include "xapi/core/xapi.h"
 
-/* After db, xenops, agent, tasks and operations exist; before listeners open. Sets xapi->host_ref and
- * xapi->storage; starts the heartbeat. */
+/* After db, xenops, agent, tasks and operations exist; before listeners open. Sets xapi->host_ref (in the
+ * arena, which lives as long as the daemon) and xapi->storage; starts the heartbeat. */
 NODISCARD struct error *pool_start(struct arena *, struct xapi *);
 /* When the front and the workers are gone, but agent, operations, tasks, xenops and db still are: drains
  * the agent, stops the heartbeat's threads and gives up the storage. */

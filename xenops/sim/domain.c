@@ -150,10 +150,17 @@ struct error *sim_domid_next(struct call *c, struct sim_host *h, int *domid_r)
     char text[16];
 
     lock_take(&h->lock);
+    while (h->domid_writing) /* one at a time, so that the file never goes back */
+        cond_wait(&h->changed, &h->lock);
+    h->domid_writing = true;
     *domid_r = ++h->next_domid;
     lock_drop(&h->lock);
     snprintf(text, sizeof(text), "%d", *domid_r);
     int rc = file_replace(arena_printf(c->arena, "%s/next_domid", h->state_dir), text, strlen(text), 0600);
+    lock_take(&h->lock);
+    h->domid_writing = false;
+    cond_broadcast(&h->changed);
+    lock_drop(&h->lock);
     return rc < 0 ? err_internal(c->arena, "%s/next_domid: %s", h->state_dir, strerror(-rc)) : NULL;
 }
 

@@ -61,6 +61,7 @@ struct sim_host {
     struct cond changed;        /* a domain ended */
     struct sim_domain *domains; /* lock */
     int next_domid;             /* lock */
+    bool domid_writing;         /* lock: next_domid is being made durable */
     int epoll_fd, stop_fd;
     pthread_t watcher;
 };
