@@ -1,13 +1,13 @@
 /* SR type "iso": read-only CD images "*.iso" in one directory; the file name is the location. */
 #include <dirent.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "gen/errors.h"
+#include "rpc/base/memory.h"
 #include "storage/sr_driver.h"
 
 static const struct config_key iso_config[] = {
@@ -90,9 +90,9 @@ static struct error *iso_sr_scan(struct call *c, struct sr *sr, struct vdi_stat 
     for (int i = 0; i < found; i++) {
         if (iso_vdi_stat(c, sr, names[i]->d_name, &vdis[n]) == NULL)
             n++;
-        free(names[i]);
+        xfree(names[i]);
     }
-    free(names);
+    xfree(names);
     *vdis_r = vdis;
     *n_r = n;
     return NULL;

@@ -35,7 +35,8 @@
 
 #define CONNECTIONS_MAX 2001u /* with the trigger */
 #define LATENCIES_MAX 1000000u
-#define BURST 32u             /* connections being set up at a time */
+#define BURST 32u             /* connections opened before the server gets a moment to accept them … */
+#define BURST_ANSWERED 4u     /* … or at a time where each is answered: ovsdb-server's queue is short */
 #define WAKE_MS 30000
 #define COUNTER "@@@@@@@@@@"
 
@@ -341,7 +342,7 @@ static void arrive(struct load *l, struct connection *c)
     }
 }
 
-/* Loopback drops connections when the listener's queue is full, so: a few at a time. */
+/* A connection beyond the listener's queue is dropped and tried again a second later, so: a few at a time. */
 static void set_up(struct load *l)
 {
     for (unsigned i = 0; i < l->n; i++) {
@@ -349,7 +350,7 @@ static void set_up(struct load *l)
         send_request(l, &l->connections[i]);
         if (i % BURST == BURST - 1)
             nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-        while (l->setup_replies > 0 && l->arrived + BURST < i)
+        while (l->setup_replies > 0 && l->arrived + BURST_ANSWERED <= i)
             (void)serve(l, 100);
     }
     while (l->setup_replies > 0 && l->arrived < l->n)

@@ -1,10 +1,10 @@
 /* How fast memory travels as a migration stream: bench_stream [MiB [pairs]]
  *
  * Dense random pages go through precopy_save into input_read, which fills a fresh memfd, as a
- * migration does. The peer is a bare copy of the same memory over the same kind of connection, run
- * right before: once into a hot buffer that is thrown away (what the wire can carry at best), once
- * into a fresh memfd too. Ratio = stream / bare, of MB/s; median and worst of the pairs. The last
- * line is "SHORT n": so many medians are below their target. */
+ * migration does. The peer is a bare copy of the same memory over the same kind of connection into a
+ * fresh memfd, run right before. For information: the same against a peer that throws away what it
+ * reads, which is what the connection can carry at best. Ratio = stream / bare, of MB/s; median and
+ * worst of the pairs. The last line is "SHORT n": so many medians are below their target. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -28,6 +28,7 @@
 #define PAIRS_MAX 101
 #define HOT (256u << 10)
 #define MIB (1u << 20)
+#define TARGET 0.5
 
 enum transport { TRANSPORT_UNIX, TRANSPORT_TCP, TRANSPORT_TLS, TRANSPORTS };
 enum sink { SINK_HOT, SINK_FRESH, SINK_STREAM };
@@ -217,9 +218,9 @@ static bool row(const struct bench *b, enum transport transport, enum sink peer,
     qsort(stream, (size_t)pairs, sizeof(double), by_size);
     double median = ratios[pairs / 2];
     bool met = median >= target;
-    printf("%-10s  bare into %-12s %6.0f MB/s (%.2f CPU s/GiB)  stream %6.0f MB/s (%.2f)  ratio %.2f (worst %.2f)%s\n",
-           transport_names[transport], peer == SINK_HOT ? "a buffer" : "fresh memory", bare[pairs / 2], cpu_bare, stream[pairs / 2],
-           cpu_stream, median, ratios[0], target > 0 && !met ? "  SHORT" : "");
+    printf("%-10s  bare, %-12s %6.0f MB/s (%.2f CPU s/GiB)  stream %6.0f MB/s (%.2f)  ratio %.2f (worst %.2f)%s\n",
+           transport_names[transport], peer == SINK_HOT ? "nothing kept" : "fresh memory", bare[pairs / 2], cpu_bare, stream[pairs / 2],
+           cpu_stream, median, ratios[0], !met ? "  SHORT" : "");
     fflush(stdout);
     return met;
 }
@@ -266,8 +267,8 @@ int main(int argc, char **argv)
     contexts_make(&b);
     printf("%lld MiB of random pages, %lld pairs\n", (long long)mib, (long long)pairs);
     for (enum transport t = TRANSPORT_UNIX; t < TRANSPORTS; t++) {
-        missed += !row(&b, t, SINK_HOT, (int)pairs, t == TRANSPORT_UNIX ? 0 : 0.5);
-        missed += !row(&b, t, SINK_FRESH, (int)pairs, t == TRANSPORT_UNIX ? 0 : 0.5);
+        missed += !row(&b, t, SINK_FRESH, (int)pairs, TARGET);
+        (void)row(&b, t, SINK_HOT, (int)pairs, 0);
     }
     tls_context_free(b.server);
     tls_context_free(b.client);

@@ -235,7 +235,7 @@ static void test_vdi_life(void **state)
 
 static void write_at(const char *path, long at, const char *text)
 {
-    FILE *f = fopen(path, "r+");
+    FILE *f = fopen(path, "r+e");
 
     assert_non_null(f);
     assert_int_equal(fseek(f, at, SEEK_SET), 0);
@@ -246,7 +246,7 @@ static void write_at(const char *path, long at, const char *text)
 static void has_at(const char *path, long at, const char *text)
 {
     char read[32] = "";
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(path, "re");
 
     assert_non_null(f);
     assert_int_equal(fseek(f, at, SEEK_SET), 0);

@@ -87,6 +87,7 @@ static void test_suspend_and_resume(void **state)
 {
     const char *vm = vm_world_running(W, "suspend", NULL), *image;
 
+    vm_ok(W, "VM.set_suspend_SR", 2, S(vm), S(W->sr));
     POOL_UNTIL(vm_world_allows(W, "VM", vm, "suspend"));
     vm_ok(W, "VM.suspend", 1, S(vm));
     assert_string_equal(vm_field(W, "VM.get_power_state", vm), "Suspended");
@@ -109,8 +110,9 @@ static void test_suspend_and_resume(void **state)
 /* A guest that does not answer the suspend request runs on, and its image goes. */
 static void test_suspend_that_fails(void **state)
 {
-    static const char *const deaf[] = { "sim-suspend", "never", NULL };
+    static const char *const deaf[] = { "sim-no-suspend-ack", "true", NULL };
     const char *vm = vm_world_running(W, "deaf", deaf);
+    vm_ok(W, "VM.set_suspend_SR", 2, S(vm), S(W->sr));
     struct value before = vm_ok(W, "SR.get_VDIs", 1, S(W->sr));
 
     POOL_UNTIL(vm_world_allows(W, "VM", vm, "suspend"));

@@ -246,6 +246,8 @@ class Pool:
             self.api = Api(self.hosts[0].url).login()
             if self.join and len(self.hosts) > 1:
                 self.join_all()
+            for host in self.hosts if self.join else []:
+                self.api("host.set_name_label", self.host_ref(host.index), f"host{host.index}")
         except BaseException:
             self.stop()
             raise

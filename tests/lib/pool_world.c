@@ -1,13 +1,13 @@
 #include "tests/lib/pool_world.h"
 
-#include <netinet/in.h>
 #include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "rpc/base/fd.h"
@@ -151,11 +151,9 @@ void pool_host_await_restart(struct pool_world *w, unsigned i)
 
 void pool_wait_step(unsigned tries, const char *what, const char *file, int line)
 {
-    struct timespec t = { .tv_nsec = 20000000 };
-
     if (tries > 1500)
         fail_msg("%s:%d: waited in vain for %s", file, line, what);
-    (void)nanosleep(&t, NULL);
+    (void)poll(NULL, 0, 20);
 }
 
 /* --- calls ------------------------------------------------------------------------------------------------ */

@@ -19,6 +19,7 @@ void vm_world_init(struct vm_world *w)
     log_set_level(NULL, LOG_ERR);
     pool_world_init(&w->pool, 1);
     pool_world_option(&w->pool, "log-level", "err");
+    pool_world_option(&w->pool, "sim-suspend-ack-ms", "1000");
     pool_world_start(&w->pool);
     w->host = pool_host_ref(&w->pool, 0);
     w->sr = make_sr(w);

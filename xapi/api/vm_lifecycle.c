@@ -178,8 +178,6 @@ struct error *api_VM_power_state_reset(struct api_call *c, const struct api_VM_p
 {
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, a->vm, &vm));
-    if (row_bool(vm, F_VM_is_control_domain))
-        return err_cannot_reset_control_domain(c->arena, a->vm);
     TRY(check_no_domain(c, vm));
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     TRY(vm_set_power_state(c, txn, a->vm, "Halted", NULL, -1));

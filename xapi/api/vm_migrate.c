@@ -114,6 +114,21 @@ static bool outcome_known(const struct error *e)
     return !error_is(e, "CANNOT_CONTACT_HOST") && !error_is(e, "HOST_OFFLINE");
 }
 
+/* The source's answer was lost, but the destination has the VM under its own name: it only has that after
+ * the commit point. */
+static bool arrived_all_the_same(struct api_call *c, const struct move *move, const char *vm_uuid, int *domid_r)
+{
+    if (strcmp(move->from, move->to) == 0)
+        return false;
+    struct member args[] = { member_of("uuid", value_string(vm_uuid)) };
+    struct value v = value_map(args, ARRAY_LEN(args)), domain = value_void();
+    if (agent_call(c, move->to, "vm.find", &v, &domain) != NULL)
+        return false;
+    *domid_r = (int)value_get_int(&domain, "domid", -1);
+    const char *state = value_get_string(&domain, "state", "");
+    return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0;
+}
+
 static struct error *move_marked(struct api_call *c, struct move *move)
 {
     const struct row *vm, *host;
@@ -126,6 +141,9 @@ static struct error *move_marked(struct api_call *c, struct move *move)
     struct api_call calm = internal_call_cleanup(c);
     bool elsewhere = strcmp(move->from, move->to) != 0;
     struct error *e = move_reserved(c, move);
+    int domid;
+    if (e != NULL && arrived_all_the_same(&calm, move, row_string(vm, F_VM_uuid), &domid))
+        e = arrived(&calm, move->vm, move->to, domid);
     if (e != NULL && outcome_known(e)) {
         vm_run_unreserve(c, move->vm);
         if (elsewhere)

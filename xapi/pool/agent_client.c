@@ -1,7 +1,7 @@
 /* The calling half of the agent: one operation on a peer, or the same function here. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
-#include <time.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
@@ -102,11 +102,12 @@ static struct error *answer_error(struct exchange *x, const struct value *answer
     return error_from_strings(x->c->arena, list->items[0].s, list->len - 1, params);
 }
 
-static void pause_ms(struct exchange *x, long ms)
+/* Or until cancelled. */
+static void pause_ms(struct exchange *x, int ms)
 {
-    struct timespec t = { .tv_nsec = ms * 1000000 };
+    struct pollfd fd = { .fd = x->c->cancel == NULL || x->cancel_sent ? -1 : cancel_fd(x->c->cancel), .events = POLLIN };
 
-    (void)nanosleep(&t, NULL);
+    (void)poll(&fd, 1, ms);
 }
 
 /* Is a failed post worth another one with the same id? Connection refused at the start is final. */

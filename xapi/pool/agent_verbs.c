@@ -1,7 +1,5 @@
 #include "xapi/pool/agent_verbs.h"
 
-#include "xapi/migrate/migrate.h"
-
 const struct agent_verb agent_verbs[] = {
     { "vm.start", agent_vm_start },
     { "vm.unpause", agent_vm_unpause },

@@ -55,7 +55,9 @@ agent_verb_fn agent_sr_create, agent_sr_destroy, agent_sr_attach, agent_sr_detac
 /* agent_host.c */
 agent_verb_fn agent_host_facts, agent_host_describe, agent_host_time, agent_host_plugin, agent_host_log, agent_host_dmesg, agent_host_hostname,
     agent_host_plain_http, agent_host_restart_agent, agent_host_power, agent_pool_leave;
-/* coordinator.c */
+/* xapi/migrate/migrate.h, which stands above */
+agent_verb_fn migrate_verb_prepare, migrate_verb_send, migrate_verb_ask, migrate_verb_abort, migrate_verb_list;
+/* coordinator.c, admit.c */
 agent_verb_fn coordinator_hello, coordinator_host_state, coordinator_admit_host;
 
 /* "domain": uuid, domid, state ("running", "paused", "suspended", "ended"), end ("", "poweroff", "reboot", "crash",

@@ -209,7 +209,7 @@ static struct error *image_save(struct call *c, struct xapi *xapi, const char *u
     int fd;
 
     TRY(image_open(c, path, O_WRONLY, &fd));
-    sync_fd = dup(fd);
+    sync_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     stream = bytes_from_fd(fd);
     error = xenops_save(c, xapi->xenops, uuid, stream, &policy, &callbacks, &saved);
     bytes_close(stream);

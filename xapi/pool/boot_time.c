@@ -1,10 +1,10 @@
 #include "xapi/pool/boot_time.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "rpc/base/fd.h"
+#include "rpc/base/text.h"
 #include "xapi/pool/membership.h"
 
 static bool kernel_boot_time(struct arena *arena, int64_t *wall_r)
@@ -18,8 +18,7 @@ static bool kernel_boot_time(struct arena *arena, int64_t *wall_r)
     line = strstr(text, "\nbtime ");
     if (line == NULL)
         return false;
-    *wall_r = strtoll(line + 7, NULL, 10);
-    return *wall_r > 0;
+    return text_to_int(arena_strndup(arena, line + 7, strcspn(line + 7, "\n")), wall_r) && *wall_r > 0;
 }
 
 struct error *boot_time_of(struct arena *arena, const struct xapi *xapi, bool simulated, int64_t *wall_r)
@@ -28,10 +27,8 @@ struct error *boot_time_of(struct arena *arena, const struct xapi *xapi, bool si
 
     if (!simulated && kernel_boot_time(arena, wall_r))
         return NULL;
-    if (known != NULL && membership_read(arena, xapi, "rebooting") == NULL) {
-        *wall_r = strtoll(known, NULL, 10);
+    if (known != NULL && text_to_int(known, wall_r) && membership_read(arena, xapi, "rebooting") == NULL)
         return NULL;
-    }
     *wall_r = clock_wall(xapi->clock);
     TRY(membership_write(arena, xapi, "boot_time", arena_printf(arena, "%lld", (long long)*wall_r)));
     membership_forget(xapi, arena, "rebooting");

@@ -1,6 +1,6 @@
 #include "xapi/pool/heartbeat.h"
 
-#include <string.h>
+#include <stdio.h>
 
 #include "gen/errors.h"
 #include "rpc/base/lock.h"
@@ -86,10 +86,8 @@ static void accepted_set(struct heartbeat *h, bool accepted, const struct error 
 {
     LOCK_SCOPE(&reports_lock);
     h->accepted = accepted;
-    if (error != NULL) {
-        strncpy(h->emergency, error->code, sizeof(h->emergency) - 1);
-        h->emergency[sizeof(h->emergency) - 1] = '\0';
-    }
+    if (error != NULL)
+        snprintf(h->emergency, sizeof(h->emergency), "%s", error->code);
 }
 
 static bool accepted_get(struct heartbeat *h)
@@ -178,7 +176,7 @@ struct error *heartbeat_start(struct arena *arena, struct xapi *xapi)
     h->xapi = xapi;
     cond_init(&h->wake);
     h->cancel = cancel_new();
-    strcpy(h->emergency, "HOST_STILL_BOOTING");
+    snprintf(h->emergency, sizeof(h->emergency), "HOST_STILL_BOOTING");
     if (xapi->is_coordinator)
         h->liveness = liveness_new(xapi);
     lock_take(&reports_lock);

@@ -93,5 +93,7 @@ struct error *sim_guest_call(struct call *c, struct sim_domain *d, enum guest_ve
     case GUEST_ANSWER_STATE: return sim_bad_state(c, expected, power_state((const char *)a.payload));
     case GUEST_ANSWER_FAILED: break;
     }
-    return err_internal(c->arena, "guest %d: %s", d->domid, (const char *)a.payload);
+    struct error *e = err_internal(c->arena, "guest %d: %s", d->domid, (const char *)a.payload);
+    e->cause = (const char *)a.payload;
+    return e;
 }

@@ -71,9 +71,11 @@ static struct error *verify(struct call *c, struct sim_host *h, struct sim_domai
     if (!h->options.verify)
         return NULL;
     struct error *e = sim_guest_call(c, d, GUEST_VERB_VERIFY, 0, NULL, 0, "paused");
-    if (e != NULL)
-        log_err("VERIFY FAIL %s: %s", name_of(c, d), error_text(c->arena, e));
-    else
+    if (e != NULL && e->cause != NULL) { /* the guest's own words: the page or block that is not as it was */
+        log_err("VERIFY FAIL %s %s", name_of(c, d), e->cause);
+        return err_internal(c->arena, "VERIFY FAIL %s %s", name_of(c, d), e->cause);
+    }
+    if (e == NULL)
         log_debug("guest %d verified %llu pages and %llu blocks in %lld ms", d->domid,
                   (unsigned long long)atomic_load(&d->control->pages_verified),
                   (unsigned long long)atomic_load(&d->control->blocks_verified), (long long)(clock_ms(c->clock) - began));

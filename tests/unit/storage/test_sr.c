@@ -8,6 +8,7 @@
 #include "rpc/base/fault.h"
 #include "rpc/base/fd.h"
 #include "rpc/base/uuid.h"
+#include "rpc/base/work.h"
 #include "storage/sr.h"
 #include "tests/lib/fakecall.h"
 #include "tests/lib/tempdir.h"
@@ -69,7 +70,7 @@ static void fill(struct world *w, const char *location, int64_t at, const void *
 
     ok(vdi_attach(w->c, w->storage, w->sr.uuid, location, false, &where));
     assert_string_equal(where.format, "raw");
-    f = fopen(where.path, "r+");
+    f = fopen(where.path, "r+e");
     assert_non_null(f);
     assert_int_equal(fseek(f, at, SEEK_SET), 0);
     assert_int_equal(fwrite(bytes, 1, n, f), n);
@@ -83,7 +84,7 @@ static char byte_at(struct world *w, const char *sr, const char *location, int64
     int c;
 
     ok(vdi_attach(w->c, w->storage, sr, location, true, &where));
-    f = fopen(where.path, "r");
+    f = fopen(where.path, "re");
     assert_non_null(f);
     assert_int_equal(fseek(f, at, SEEK_SET), 0);
     c = fgetc(f);
@@ -394,7 +395,7 @@ static void test_threads(void **state)
     location = disk(&w, MIB, &stat);
     for (unsigned i = 0; i < THREADS; i++) {
         racers[i] = (struct racer) { .w = &w, .location = location };
-        assert_int_equal(pthread_create(&racers[i].thread, NULL, race, &racers[i]), 0);
+        racers[i].thread = thread_start("racer", race, &racers[i]);
     }
     for (unsigned i = 0; i < THREADS; i++) {
         pthread_join(racers[i].thread, NULL);
