@@ -135,7 +135,7 @@ $(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $$(call lib,testlib $$(below_xapi
 endef
 $(foreach t,$(patsubst tests/%.c,%,$(TREE_SRC)),$(eval $(call tree_test,$(t))))
 
-SYSTEM_TESTS := $(wildcard tests/system/test_*.py)
+SYSTEM_TESTS := $(wildcard tests/system/test_*.py tests/system/test_*.sh)
 LONG_TESTS := $(wildcard tests/long/test_*.py)
 RUNNER := python3 tests/runner.py --log-dir $(BUILD)/test-logs
 

@@ -197,7 +197,8 @@ static void turn(struct loop *l)
     serve_ready(l);
     for (int i = 0; i < n; i++)
         dispatch(l, &events[i]);
-    if (atomic_exchange(&l->poked, false)) {
+    if (atomic_exchange(&l->poked, false)) { /* what was announced before this is seen below, the time included */
+        l->now = clock_ms(l->server->clock);
         deliver_mail(l);
         wake_parked(l);
     }

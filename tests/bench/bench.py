@@ -102,7 +102,7 @@ def number(value):
 
 
 def print_row(row):
-    target = "-" if row.target is None else f"{row.target[0]} {row.target[1]:g}"
+    target = "-" if row.target[1] is None else f"{row.target[0]} {row.target[1]:g}"
     cells = (row.name, row.ours, row.peer, row.ratio, number(row.median), number(row.worst), target, row.verdict,
              str(row.pairs), str(row.repeated), row.load)
     print(table_line(cells))

@@ -5,9 +5,10 @@
  * bench_load closed -c address:port -r requests -n connections -s seconds [-x text]
  *     Every connection sends its request again as soon as it has the reply.
  * bench_load fanout -c address:port -r requests -n connections -t trigger [-p replies] [-x text] [-y text]
- *     All connections send their request and take 'replies' replies; prints "ready", waits for a line
- *     on stdin, sends the trigger on a connection of its own, and times until each connection has got
- *     one message more.
+ *     Opens all connections; with -p each also sends its request and takes that many replies. Prints
+ *     "ready" and obeys lines on stdin until it ends. "wait TOKEN": all send their request, with TOKEN in
+ *     place of twenty-five '#' (with -p: nothing to do); prints "ready". "go": sends the trigger on a
+ *     connection of its own and times until each connection has got one message more.
  *
  * -f http (default) or json: how messages are cut. A requests file holds requests separated by NUL;
  * connection i sends the i-th. Ten '@' in a request become a counter, so that each is another one.
@@ -39,11 +40,13 @@
 #define BURST_ANSWERED 4u     /* … or at a time where each is answered: ovsdb-server's queue is short */
 #define WAKE_MS 30000
 #define COUNTER "@@@@@@@@@@"
+#define TOKEN "#########################"
 
 struct connection {
     int fd;
     unsigned number;
-    char *request, *counter; /* the connection's own copy; where the counter stands in it or NULL */
+    char *request;           /* the connection's own copy */
+    char *counter, *token;   /* where they stand in it, or NULL */
     size_t len;
     const char *expect;      /* in each reply; NULL: anything */
     unsigned replies;
@@ -62,7 +65,7 @@ struct load {
     struct connection *connections;
     void (*on_message)(struct load *, struct connection *);
     bool stopping;
-    unsigned arrived;               /* fanout: connections that got what is waited for */
+    unsigned wanted, arrived;       /* fanout: messages each connection shall get; connections that did */
     uint64_t counter, failed, done; /* of messages */
     uint64_t bytes_min;             /* of the smallest message */
     uint32_t *latencies;
@@ -107,6 +110,7 @@ static void read_requests(struct load *l, const char *path, unsigned first, unsi
         c->request = xstrdup(piece(bytes, len, i - first));
         c->len = strlen(c->request);
         c->counter = strstr(c->request, COUNTER);
+        c->token = strstr(c->request, TOKEN);
     }
 }
 
@@ -332,82 +336,113 @@ static void run_closed(struct load *l)
 
 static void arrive(struct load *l, struct connection *c)
 {
-    unsigned wanted = l->setup_replies + (l->stopping ? 1 : 0);
-
-    if (c->number < l->n && c->replies == wanted)
+    if (c->number < l->n && c->replies == l->wanted)
         l->arrived++;
-    else if (c->number < l->n && !l->stopping) {
+    else if (c->number < l->n) {
         errno = EPROTO;
         die("a waiting client was served before the change");
     }
 }
 
+/* From now on each connection shall get 'wanted' messages. */
+static void expect_messages(struct load *l, unsigned wanted)
+{
+    l->wanted = wanted;
+    l->arrived = 0;
+    l->bytes_min = 0;
+    l->n_latencies = 0;
+    for (unsigned i = 0; i <= l->n; i++)
+        l->connections[i].replies = 0;
+}
+
 /* A connection beyond the listener's queue is dropped and tried again a second later, so: a few at a time. */
 static void set_up(struct load *l)
 {
-    for (unsigned i = 0; i < l->n; i++) {
+    expect_messages(l, l->setup_replies);
+    for (unsigned i = 0; i <= l->n; i++) {
         open_connection(l, &l->connections[i]);
-        send_request(l, &l->connections[i]);
         if (i % BURST == BURST - 1)
             nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-        while (l->setup_replies > 0 && l->arrived + BURST_ANSWERED <= i)
+        if (l->setup_replies == 0 || i == l->n)
+            continue;
+        for (send_request(l, &l->connections[i]); l->arrived + BURST_ANSWERED <= i;)
             (void)serve(l, 100);
     }
     while (l->setup_replies > 0 && l->arrived < l->n)
         (void)serve(l, 100);
 }
 
-static void wait_for_go(struct load *l)
+static void wait_again(struct load *l, const char *token)
 {
-    struct epoll_event event = { .events = EPOLLIN, .data.u32 = STDIN_NUMBER };
-    char line[16];
-
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0)
-        die("stdin");
-    printf("ready\n");
-    fflush(stdout);
-    while (!serve(l, -1))
-        ;
-    if (fgets(line, sizeof(line), stdin) == NULL)
-        exit(1);
-    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
+    expect_messages(l, 0);
+    for (unsigned i = 0; i < l->n && l->setup_replies == 0; i++) {
+        struct connection *c = &l->connections[i];
+        if (c->token != NULL && strlen(token) == strlen(TOKEN))
+            memcpy(c->token, token, strlen(TOKEN));
+        send_request(l, c);
+    }
 }
 
 static void fire(struct load *l)
 {
+    struct connection *trigger = &l->connections[l->n];
     int64_t end = now_us() + WAKE_MS * 1000;
 
-    l->stopping = true; /* from here on messages are the wake */
-    l->arrived = 0;
-    l->bytes_min = 0;
+    expect_messages(l, 1);
     for (unsigned i = 0; i < l->n; i++)
         l->connections[i].expect = l->expect;
-    l->connections[l->n].expect = l->expect_trigger;
-    send_request(l, &l->connections[l->n]);
-    while (l->arrived < l->n && now_us() < end)
-        (void)serve(l, 100);
-    while (l->connections[l->n].replies == 0 && now_us() < end)
+    trigger->expect = l->expect_trigger;
+    send_request(l, trigger);
+    while ((l->arrived < l->n || trigger->replies == 0) && now_us() < end)
         (void)serve(l, 100);
 }
 
-static void run_fanout(struct load *l)
+static void print_wake(struct load *l)
 {
-    struct connection *trigger = &l->connections[l->n];
+    const struct connection *trigger = &l->connections[l->n];
 
-    l->on_message = arrive;
-    l->latencies = xcalloc(LATENCIES_MAX, sizeof(*l->latencies));
-    set_up(l);
-    open_connection(l, trigger);
-    wait_for_go(l);
-    fire(l);
     for (unsigned i = 0; i < l->n; i++)
-        if (l->connections[i].replies > l->setup_replies)
+        if (l->connections[i].replies > 0)
             l->latencies[l->n_latencies++] = (uint32_t)(l->connections[i].done_us - trigger->sent_us);
     qsort(l->latencies, l->n_latencies, sizeof(*l->latencies), by_size);
     printf("{\"woken\": %u, \"first_ms\": %.3f, \"p50_ms\": %.3f, \"last_ms\": %.3f, \"trigger_ms\": %.3f, \"bytes_min\": %" PRIu64
            ", \"failed\": %" PRIu64 "}\n",
            l->n_latencies, percentile(l, 0), percentile(l, 0.5), percentile(l, 1), (double)(trigger->done_us - trigger->sent_us) / 1e3,
            l->bytes_min, l->failed);
+}
+
+/* The next line from whoever runs us; false at the end. */
+static bool next_command(struct load *l, char *line, int size)
+{
+    printf("ready\n");
+    fflush(stdout);
+    while (!serve(l, -1))
+        ;
+    if (fgets(line, size, stdin) == NULL)
+        return false;
+    line[strcspn(line, "\n")] = '\0';
+    return true;
+}
+
+static void run_fanout(struct load *l)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.u32 = STDIN_NUMBER };
+    char line[128];
+
+    l->on_message = arrive;
+    l->latencies = xcalloc(LATENCIES_MAX, sizeof(*l->latencies));
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0)
+        die("stdin");
+    set_up(l);
+    while (next_command(l, line, sizeof(line))) {
+        if (strncmp(line, "wait", 4) == 0)
+            wait_again(l, line[4] == ' ' ? line + 5 : "");
+        else if (strcmp(line, "go") == 0) {
+            fire(l);
+            print_wake(l);
+        } else
+            return;
+    }
     xfree(l->latencies);
 }
 

@@ -7,6 +7,7 @@ import xmlrpc.client
 from pairs import Failed
 
 COUNTER = "@" * 10
+TOKEN = "#" * 25
 SUCCESS = ">Success<"
 
 
@@ -26,7 +27,7 @@ def json_request(method, *params, number=0):
 
 
 class Load:
-    """Runs bench_load against one server: .get(), .closed() and .fanout() give what it prints."""
+    """Runs bench_load against one server: .get() and .closed() give what it prints, .fanout() a process."""
 
     def __init__(self, bench, address, port, kind="http"):
         self.bench, self.target, self.kind = bench, f"{address}:{port}", kind
@@ -62,25 +63,49 @@ class Load:
             raise Failed("no reply at all")
         return answer
 
-    def fanout(self, requests, trigger, expect, expect_trigger, setup_replies=0, when_waiting=lambda: None):
-        """All wait; when_waiting() is called; then the trigger is sent and they are woken."""
-        path = os.path.join(self.bench.dir, "trigger")
+    def fanout(self, requests, trigger, expect, expect_trigger, setup_replies=0):
+        """A Fanout: as many connections as there are requests."""
+        path = os.path.join(self.bench.dir, f"trigger-{self.kind}")
         with open(path, "wb") as f:
             f.write(trigger)
-        command = self.command("fanout", requests, "fanout", "-n", len(requests), "-t", path, "-p", setup_replies, "-x", expect,
-                               "-y", expect_trigger)
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            if process.stdout.readline() == "ready\n":
-                when_waiting()
-                process.stdin.write("go\n")
-                process.stdin.flush()
-            out, err = process.communicate(timeout=60)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        answer = self.result(process.returncode, out, err)
-        if answer["woken"] != len(requests):
-            raise Failed(f"{answer['woken']} of {len(requests)} clients were woken")
+        return Fanout(self, self.command("fanout", requests, f"fanout-{self.kind}", "-n", len(requests), "-t", path, "-p", setup_replies,
+                                         "-x", expect, "-y", expect_trigger), len(requests))
+
+
+class Fanout:
+    """Clients that wait for one change: .wait(token), .go(), and again; .stop()."""
+
+    def __init__(self, load, command, n):
+        self.load, self.n = load, n
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.line()
+
+    def line(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.load.result(self.process.wait(), "", self.process.stderr.read())
+        return line
+
+    def tell(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def wait(self, token=""):
+        self.tell(f"wait {token}")
+        self.line()
+
+    def go(self):
+        self.tell("go")
+        answer = self.load.result(0, self.line(), "")
+        self.line()
+        if answer["woken"] != self.n:
+            raise Failed(f"{answer['woken']} of {self.n} clients were woken")
         return answer
+
+    def stop(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -22,6 +22,9 @@ class Server(socketserver.ThreadingMixIn, xmlrpc.server.SimpleXMLRPCServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, *_):
+        """Clients that leave are nothing to print."""
+
 
 def success(value):
     return {"Status": "Success", "Value": value}

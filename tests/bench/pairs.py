@@ -18,7 +18,7 @@ class Failed(Exception):
 @dataclasses.dataclass
 class Row:
     name: str
-    target: tuple = None  # ("<=", 2.0); None: for information
+    target: tuple = ("<=", None)  # which way is good, and the limit; None: for information
     ours: str = "-"
     peer: str = "-"
     ratio: str = ""       # what is divided by what
@@ -36,9 +36,9 @@ class Row:
     def verdict(self):
         if self.failure is not None:
             return "FAILED"
-        if self.target is None:
-            return "-"
         op, limit = self.target
+        if limit is None:
+            return "-"
         return "met" if (self.median <= limit if op == "<=" else self.median >= limit) else "SHORT"
 
     @property
@@ -86,7 +86,7 @@ def judge(row, taken, ratio):
     ratios = sorted(ratio(pair) for pair in pairs)
     row.pairs = len(ratios)
     row.median = statistics.median(ratios)
-    row.worst = ratios[0] if row.target and row.target[0] == ">=" else ratios[-1]
+    row.worst = ratios[0] if row.target[0] == ">=" else ratios[-1]
     row.load = f"{statistics.median(p.share for p in pairs):.0%} max {max(p.share for p in pairs):.0%}"
     return row
 

@@ -152,8 +152,8 @@ class Ovsdb:
         self.port = pools.free_ports("127.0.0.1", 1)[0]
         self.create(tables)
         log = open(os.path.join(self.dir, "log"), "wb")
-        self.process = subprocess.Popen(["ovsdb-server", f"--remote=ptcp:{self.port}:127.0.0.1", f"--unixctl={self.dir}/ctl", "-vsyslog:off",
-                                         "--no-chdir", self.path], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen(["ovsdb-server", "--remote=db:bench,Listener,listeners", f"--unixctl={self.dir}/ctl",
+                                         "-vsyslog:off", "--no-chdir", self.path], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         self.load = Load(bench, "127.0.0.1", self.port, "json")
         try:
@@ -172,12 +172,20 @@ class Ovsdb:
         return os.path.join(self.dir, "bench.db")
 
     def create(self, tables):
+        """Its schema, and where it listens: a row that also switches off its probing of idle clients."""
         schema = {"name": "bench", "version": "1.0.0",
-                  "tables": {name: {"columns": {k: column(v) for k, v in records[0].items()}} for name, records in tables.items()}}
+                  "tables": {name: {"columns": {k: column(v) for k, v in records[0].items()}, "isRoot": True} for name, records in tables.items()}}
+        to_listener = {"type": {"key": {"type": "uuid", "refTable": "Address"}, "min": 0, "max": "unlimited"}}
+        schema["tables"]["Listener"] = {"columns": {"listeners": to_listener}, "isRoot": True}
+        schema["tables"]["Address"] = {"columns": {"target": {"type": "string"}, "inactivity_probe": {"type": "integer"}}}
         path = os.path.join(self.dir, "schema")
         with open(path, "w") as f:
             json.dump(schema, f)
         run(["ovsdb-tool", "create", self.path, path])
+        address = {"target": f"ptcp:{self.port}:127.0.0.1", "inactivity_probe": 0}
+        run(["ovsdb-tool", "transact", self.path, json.dumps(
+            ["bench", {"op": "insert", "table": "Address", "row": address, "uuid-name": "address"},
+             {"op": "insert", "table": "Listener", "row": {"listeners": ["set", [["named-uuid", "address"]]]}}])])
 
     def connect(self):
         for _ in range(100):

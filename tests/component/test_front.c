@@ -37,7 +37,7 @@ static int setup(void **state)
     must(config_set(w->arena, w->xapi.config, "unix-socket", tempdir_file(&w->dir, "sock")));
     must(config_set(w->arena, w->xapi.config, "io-threads", "2"));
     must(tls_make_certificate(w->arena, pem, TLS_KEY_P256, address, &address, 1));
-    must(front_start(w->arena, &w->xapi));
+    must(front_start(w->arena, &w->xapi, NULL));
     *state = w;
     return 0;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpc/base/fault.h"
 #include "rpc/base/uuid.h"
 #include "tests/lib/pool_world.h"
 #include "tests/lib/unit.h"
@@ -299,6 +300,43 @@ static void test_join_checks_versions(void **state)
     pool_world_release(&w);
 }
 
+/* The host dies between being admitted and becoming a member: it is still what it was, and may try again. */
+static void test_join_again_after_a_crash(void **state)
+{
+    struct pool_world w;
+
+    pool_world_init(&w, 2);
+    pool_world_start(&w);
+    assert_true(fault_arm("join.admitted=error"));
+    pool_fails(&w, 1, "INTERNAL_ERROR", "pool.join", 3, S(w.hosts[0].address), S("root"), S(POOL_PASSWORD));
+    fault_disarm(NULL);
+    assert_int_equal(records(&w, 0, "host").len, 2);
+    pool_host_stop(&w, 1);
+    pool_host_start(&w, 1);
+    assert_true(pool_xapi(&w, 1)->is_coordinator);
+    assert_int_equal(records(&w, 1, "host").len, 1);
+    pool_world_join(&w, 1);
+    assert_int_equal(records(&w, 0, "host").len, 2);
+    assert_int_equal(records(&w, 0, "PIF").len, 4);
+    pool_world_release(&w);
+}
+
+/* The pool's processor features are what all its hosts have. */
+static void test_cpu_features_are_the_common_ones(void **state)
+{
+    struct pool_world w;
+
+    pool_world_init(&w, 2);
+    pool_world_option(&w, "sim-cpu-features", "ffff00ff-00000003");
+    pool_host_start(&w, 0);
+    pool_world_option(&w, "sim-cpu-features", "0ff0ffff-00000005");
+    pool_host_start(&w, 1);
+    pool_world_join(&w, 1);
+    struct value pool = first(&w, 0, "pool");
+    is_text(value_get(&pool, "cpu_info"), "features_hvm", "0ff000ff-00000001");
+    pool_world_release(&w);
+}
+
 /* --- heartbeat --------------------------------------------------------------------------------------------------- */
 static bool live(struct pool_world *w, const char *host)
 {
@@ -381,6 +419,8 @@ int main(void)
         cmocka_unit_test(test_join),
         cmocka_unit_test(test_join_refusals),
         cmocka_unit_test(test_join_checks_versions),
+        cmocka_unit_test(test_join_again_after_a_crash),
+        cmocka_unit_test(test_cpu_features_are_the_common_ones),
         cmocka_unit_test(test_heartbeat),
         cmocka_unit_test(test_eject),
     };

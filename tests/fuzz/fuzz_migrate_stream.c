@@ -2,6 +2,8 @@
  * the domain's memory and nothing beyond. Build with clang -fsanitize=fuzzer,address,undefined;
  * corpus/migrate_stream has seeds. */
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "rpc/base/check.h"
 #include "rpc/base/clock.h"
@@ -50,13 +52,12 @@ static struct error *accept_state(void *ctx, struct call *c, const char *state, 
     return e == NULL || error_is(e, "INTERNAL_ERROR") ? NULL : e;
 }
 
-/* Once in large pieces, once in small ones: the outcome is the same. */
-static bool read_once(const uint8_t *bytes, size_t len, size_t step, uint8_t *memory)
+static bool read_once(const uint8_t *bytes, size_t len, size_t step, uint8_t *memory, int memory_fd)
 {
     AUTO_ARENA a = arena_new();
     struct call c = { .arena = a, .clock = &clock_real };
     struct fuzz_stream s = { .stream = { .ops = &fuzz_ops }, .at = bytes, .left = len, .step = step };
-    const struct input_target target = { .memory = memory, .n_pages = PAGES, .memory_fd = -1, .accept = accept_state };
+    const struct input_target target = { .memory = memory, .n_pages = PAGES, .memory_fd = memory_fd, .accept = accept_state };
     struct input_result r;
 
     struct error *e = input_read(&c, &s.stream, &target, &r);
@@ -65,14 +66,22 @@ static bool read_once(const uint8_t *bytes, size_t len, size_t step, uint8_t *me
     return e == NULL;
 }
 
+/* Once in large pieces into a file, once in small ones into plain memory: the outcome is the same. */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    static uint8_t one[PAGES * LIBXC_PAGE], other[PAGES * LIBXC_PAGE];
+    static uint8_t plain[PAGES * LIBXC_PAGE], *mapped;
+    static int fd = -1;
 
-    memset(one, 0, sizeof(one));
-    memset(other, 0, sizeof(other));
-    bool good = read_once(bytes, len, SIZE_MAX, one);
-    CHECK(read_once(bytes, len, 13, other) == good);
-    CHECK(!good || memcmp(one, other, sizeof(one)) == 0);
+    if (fd < 0) {
+        fd = memfd_create("fuzz", MFD_CLOEXEC);
+        CHECK(fd >= 0 && ftruncate(fd, sizeof(plain)) == 0);
+        mapped = mmap(NULL, sizeof(plain), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(mapped != MAP_FAILED);
+    }
+    memset(plain, 0, sizeof(plain));
+    memset(mapped, 0, sizeof(plain));
+    bool good = read_once(bytes, len, SIZE_MAX, mapped, fd);
+    CHECK(read_once(bytes, len, 13, plain, -1) == good);
+    CHECK(!good || memcmp(plain, mapped, sizeof(plain)) == 0);
     return 0;
 }

@@ -14,8 +14,6 @@
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/work.h"
-#include "rpc/wire/json.h"
-#include "xapi/migrate/migrate.h"
 
 LOG_MODULE(control);
 
@@ -25,13 +23,11 @@ LOG_MODULE(control);
 
 struct control_socket {
     struct xapi *xapi;
+    const struct control_command *more;
     int fd, stop_fd;
     char *path;
     pthread_t thread;
 };
-
-typedef bool command_fn(struct xapi *, unsigned n, char **words, struct text *answer);
-struct command { const char *name; unsigned min_words, max_words; command_fn *run; };
 
 /* --- commands ------------------------------------------------------------------------------------------- */
 
@@ -81,27 +77,11 @@ static bool command_fault(struct xapi *xapi, unsigned n, char **words, struct te
     return false;
 }
 
-static bool command_migrations(struct xapi *xapi, unsigned n, char **words, struct text *t)
-{
-    AUTO_ARENA a = arena_new();
-    struct call c = { .arena = a, .clock = xapi->clock, .id = "ctl" };
-    struct value args = value_map(NULL, 0), list = value_void();
-    struct error *e = migrate_verb_list(&c, xapi, &args, &list);
-
-    if (e != NULL) {
-        text_add(t, error_text(a, e));
-        return false;
-    }
-    json_write(t, &list);
-    text_add_byte(t, '\n');
-    return true;
-}
-
-static const struct command commands[] = {
+static const struct control_command commands[] = {
     { "status", 1, 1, command_status },
     { "log", 4, 4, command_log },
     { "fault", 2, 3, command_fault },
-    { "migrations", 1, 1, command_migrations },
+    { 0 },
 };
 
 /* --- the socket ------------------------------------------------------------------------------------------- */
@@ -122,22 +102,38 @@ static unsigned split(char *line, char **words)
     return n;
 }
 
-static void run_line(struct xapi *xapi, char *line, struct text *answer)
+static const struct control_command *find(const struct control_command *table, const char *name)
+{
+    while (table != NULL && table->name != NULL && strcmp(table->name, name) != 0)
+        table++;
+    return table != NULL && table->name != NULL ? table : NULL;
+}
+
+static void usage(struct text *answer, const struct control_command *table)
+{
+    for (; table != NULL && table->name != NULL; table++)
+        text_printf(answer, " %s", table->name);
+}
+
+static void run_line(struct control_socket *s, char *line, struct text *answer)
 {
     char *words[WORDS_MAX];
     unsigned n = split(line, words);
+    const char *name = n > 0 ? words[0] : "";
+    const struct control_command *c = find(commands, name);
     AUTO_TEXT said = TEXT_INIT;
-    bool ok = false;
 
-    for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-        const struct command *c = &commands[i];
-        if (n > 0 && strcmp(c->name, words[0]) == 0 && n >= c->min_words && n <= c->max_words) {
-            ok = c->run(xapi, n, words, &said);
-            text_printf(answer, "%s\n%s%s", ok ? "ok" : "error", said.bytes != NULL ? said.bytes : "", ok ? "" : "\n");
-            return;
-        }
+    if (c == NULL)
+        c = find(s->more, name);
+    if (c == NULL || n < c->min_words || n > c->max_words) {
+        text_add(answer, "error\ncommands:");
+        usage(answer, commands);
+        usage(answer, s->more);
+        text_add(answer, "\n");
+        return;
     }
-    text_add(answer, "error\ncommands: status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], migrations\n");
+    bool ok = c->run(s->xapi, n, words, &said);
+    text_printf(answer, "%s\n%s%s", ok ? "ok" : "error", said.bytes != NULL ? said.bytes : "", ok ? "" : "\n");
 }
 
 static bool wait_readable(int fd, int stop_fd, int ms)
@@ -173,7 +169,7 @@ static void serve_one(struct control_socket *s, int fd)
 
     if (!read_line(s, fd, line))
         return;
-    run_line(s->xapi, line, &answer);
+    run_line(s, line, &answer);
     if (fd_write_all(fd, answer.bytes, answer.len) < 0)
         log_debug("a client of the control socket went away");
 }
@@ -196,7 +192,7 @@ static void *control_main(void *arg)
     }
 }
 
-struct error *control_socket_start(struct arena *a, struct xapi *xapi, struct control_socket **socket_r)
+struct error *control_socket_start(struct arena *a, struct xapi *xapi, const struct control_command *more, struct control_socket **socket_r)
 {
     const char *path = arena_printf(a, "%s/" CONTROL_SOCKET_NAME, xapi->dir);
     int fd = unix_listen(path, 0600, 8);
@@ -205,6 +201,7 @@ struct error *control_socket_start(struct arena *a, struct xapi *xapi, struct co
         return err_internal(a, "%s: %s", path, strerror(-fd));
     struct control_socket *s = xcalloc(1, sizeof(*s));
     s->xapi = xapi;
+    s->more = more;
     s->fd = fd;
     s->stop_fd = eventfd(0, EFD_CLOEXEC);
     s->path = xstrdup(path);

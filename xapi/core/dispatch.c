@@ -66,6 +66,9 @@ static struct error *host_check(struct api_call *c, const struct request *r)
         return err_host_still_booting(c->arena);
     if (xapi->is_coordinator || (ours && runs_on_member(&r->method)))
         return NULL;
+    const char *code = xapi->emergency_error != NULL ? xapi->emergency_error(xapi, c->arena) : NULL;
+    if (code != NULL)
+        return error_from_strings(c->arena, code, 0, NULL);
     return err_host_is_slave(c->arena, xapi->coordinator_address);
 }
 

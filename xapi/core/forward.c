@@ -7,7 +7,6 @@
 #include "rpc/base/uuid.h"
 #include "rpc/wire/xmlrpc.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
 
 LOG_MODULE(forward);
 
@@ -59,7 +58,9 @@ struct error *forward(struct api_call *c, const struct request *r, struct value 
     struct value value;
     AUTO_TEXT body = TEXT_INIT;
 
-    TRY(agent_target(c, host, &target));
+    if (c->xapi->host_target == NULL)
+        return err_cannot_contact_host(c->arena, host);
+    TRY(c->xapi->host_target(c, host, &target));
     params[0] = value_string(REF_NULL);
     memcpy(params + 1, r->values, m->n_params * sizeof(*params));
     xmlrpc_write_call(&body, m->full_name, params, m->n_params + 1);

@@ -11,8 +11,6 @@
 #include "xapi/core/event.h"
 #include "xapi/core/rpc_front.h"
 #include "xapi/core/version_text.h"
-#include "xapi/migrate/migrate.h"
-#include "xapi/pool/agent.h"
 
 LOG_MODULE(front);
 
@@ -48,21 +46,25 @@ static void preflight(struct http_exchange *x, void *xapi)
     reply_text(x, 200, "text/plain", "Access-Control-Allow-Methods: POST, GET, OPTIONS\r\n", "");
 }
 
-struct http_route *front_routes(struct arena *a, struct xapi *xapi)
+static const struct http_route *routes_make(struct arena *a, struct xapi *xapi, const struct http_route *more)
 {
     const struct http_route routes[] = {
         { "POST", "/", HTTP_BODY_BUFFER, rpc_http_xml, xapi },
         { "POST", "/jsonrpc", HTTP_BODY_BUFFER, rpc_http_json, xapi },
-        { "POST", "/services/agent", HTTP_BODY_BUFFER, agent_http, xapi },
-        { "PUT", "/services/xenops", HTTP_BODY_TAKEOVER, migrate_http_put, xapi },
         { "OPTIONS", "/", HTTP_BODY_BUFFER, preflight, xapi },
         { "GET", "/$", HTTP_BODY_BUFFER, page_root, xapi },
         { "GET", "/", HTTP_BODY_BUFFER, page_missing, xapi },
         { "PUT", "/", HTTP_BODY_TAKEOVER, page_missing, xapi },
-        { 0 },
     };
+    unsigned n = 0;
 
-    return arena_memdup(a, routes, sizeof(routes));
+    while (more != NULL && more[n].method != NULL)
+        n++;
+    struct http_route *all = arena_calloc(a, ARRAY_LEN(routes) + n + 1, sizeof(*all));
+    memcpy(all, routes, sizeof(routes));
+    if (n > 0)
+        memcpy(all + ARRAY_LEN(routes), more, n * sizeof(*all));
+    return all;
 }
 
 /* --- listeners ---------------------------------------------------------------------------------------------- */
@@ -120,16 +122,17 @@ static struct error *listeners_open(struct arena *a, struct xapi *xapi)
 
     TRY(http_listen_tcp(a, xapi->http, xapi->address, xapi->https_port, xapi->front->tls, &id, &xapi->https_port));
     log_info("HTTPS on %s:%d", xapi->address, xapi->https_port);
-    TRY(plain_open(a, xapi));
+    if (!xapi->https_only)
+        TRY(plain_open(a, xapi));
     return unix_open(a, xapi);
 }
 
-static struct error *server_open(struct arena *a, struct xapi *xapi)
+static struct error *server_open(struct arena *a, struct xapi *xapi, const struct http_route *more)
 {
     const struct config *config = xapi->config;
     const struct http_server_options options = {
         .clock = xapi->clock,
-        .routes = front_routes(xapi->front->arena, xapi),
+        .routes = routes_make(xapi->front->arena, xapi, more),
         .threads = (unsigned)config_int(config, "io-threads"),
         .limits = {
             .header_bytes = (size_t)config_int(config, "header-bytes"),
@@ -149,7 +152,7 @@ static struct error *server_open(struct arena *a, struct xapi *xapi)
     return NULL;
 }
 
-struct error *front_start(struct arena *a, struct xapi *xapi)
+struct error *front_start(struct arena *a, struct xapi *xapi, const struct http_route *more)
 {
     struct front *f = xcalloc(1, sizeof(*f));
 
@@ -158,7 +161,7 @@ struct error *front_start(struct arena *a, struct xapi *xapi)
     lock_init(&f->lock, LOCK_POOL);
     xapi->front = f;
     xapi->set_plain_http = set_plain_http;
-    return server_open(a, xapi);
+    return server_open(a, xapi, more);
 }
 
 void front_stop(struct xapi *xapi)

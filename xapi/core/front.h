@@ -1,8 +1,8 @@
 /* The daemon's front: listeners, routes, and RPC requests on their way to dispatch.c and back.
  *
  *   POST anything      XML-RPC (also /, /RPC2, /xmlrpc, /json)     POST /jsonrpc   JSON-RPC
- *   POST /services/agent   hosts of the pool                      PUT /services/xenops   migrations
  *   GET /   a small page                                          OPTIONS   CORS preflight
+ * Further routes come from startup.c.
  *
  * On an I/O thread: parsing, sessions, roles, arguments, reads, parking event.from. Everything that may
  * block goes to a pool of threads: log-ins, pool peers, tasks and the rest each have their own. A full
@@ -13,13 +13,12 @@
 #include "xapi/core/xapi.h"
 
 /* Opens every listener that xapi.conf names and starts serving; xapi->http is set. port 0 in the
- * configuration (https) stands for any: xapi->https_port and http_port tell. */
-NODISCARD struct error *front_start(struct arena *, struct xapi *);
+ * configuration stands for any: xapi->https_port and http_port tell. more: routes beside those of
+ * RPC, ended by a NULL method; copied. NULL: none. */
+NODISCARD struct error *front_start(struct arena *, struct xapi *, const struct http_route *more);
 /* Stops accepting, waits for running calls; their delayed answers must have been let go (timers_stop). */
 void front_stop(struct xapi *);
 
-/* The routes, ended by a NULL method: front.c and tests. */
-struct http_route *front_routes(struct arena *, struct xapi *);
 #define FRONT_RPC_HEADERS "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: X-Requested-With, Content-Type\r\n"
 
 #endif

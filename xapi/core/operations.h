@@ -20,7 +20,7 @@ void operation_end(struct api_call *c, unsigned class_id, const char *ref, const
 /* Scope form: OPERATION_SCOPE releases on every return path. */
 struct operation_scope { struct api_call *c; unsigned class_id; const char *ref; const char *operation; };
 void operation_scope_end(struct operation_scope *);
-#define OPERATION_SCOPE CLEANUP(operation_scope_end) struct operation_scope
+#define OPERATION_SCOPE CLEANUP(operation_scope_end) __attribute__((unused)) struct operation_scope
 
 /* The halves of it inside a transaction of the caller's, for marks on several objects at once. Nothing
  * waits: OTHER_OPERATION_IN_PROGRESS comes back. operation_end or operation_unmark takes it back; of an

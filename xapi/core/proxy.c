@@ -5,7 +5,6 @@
 #include "rpc/base/log.h"
 #include "rpc/base/work.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/membership.h"
 
 LOG_MODULE(proxy);
 
@@ -39,7 +38,7 @@ static struct error *ask(struct rpc *rpc, struct http_answer *answer_r)
     struct arena *a = rpc->c.arena;
     struct http_target target;
 
-    TRY(membership_coordinator(a, xapi, &target));
+    TRY(xapi->coordinator_target(a, xapi, &target));
     const char *cookie = arena_printf(a, "Cookie: pool_secret=%s\r\n", xapi->pool_secret);
     int rc = http_client_post(&rpc->c.call, xapi->client, &target, request->path, wire_content_type(rpc->call.format), cookie,
                               request->body, request->body_len, ANSWER_MAX, answer_r);

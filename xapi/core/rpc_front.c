@@ -193,6 +193,17 @@ enum rpc_trust rpc_trust(struct http_exchange *x, const struct xapi *xapi)
     return RPC_STRANGER;
 }
 
+/* A header that may end up in the database: plain ASCII or nothing. */
+static const char *plain_header(const struct http_request *request, const char *name)
+{
+    const char *value = http_header(request, name);
+
+    for (const char *s = value; s != NULL && *s != '\0'; s++)
+        if (*s < ' ' || *s > '~')
+            return NULL;
+    return value;
+}
+
 static struct rpc *rpc_new(struct http_exchange *x, struct xapi *xapi, const struct wire_call *call)
 {
     const struct http_request *request = http_request(x);
@@ -211,8 +222,8 @@ static struct rpc *rpc_new(struct http_exchange *x, struct xapi *xapi, const str
         rpc->c.user = "pool";
     }
     rpc->c.peer = request->peer;
-    rpc->c.originator = http_header(request, "user-agent");
-    rpc->c.subtask_of = http_header(request, "subtask-of");
+    rpc->c.originator = plain_header(request, "user-agent");
+    rpc->c.subtask_of = plain_header(request, "subtask-of");
     return rpc;
 }
 

@@ -12,6 +12,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/work.h"
 #include "rpc/http/tls.h"
+#include "rpc/wire/json.h"
 #include "rpc/wire/xmlrpc.h"
 #include "xapi/core/control_socket.h"
 #include "xapi/core/event.h"
@@ -25,6 +26,7 @@
 #include "xapi/migrate/migrate.h"
 #include "xapi/pool/agent.h"
 #include "xapi/pool/heartbeat.h"
+#include "xapi/pool/membership.h"
 #include "xapi/pool/startup.h"
 
 LOG_MODULE(startup);
@@ -186,6 +188,11 @@ static void xenops_stop_stage(struct daemon_state *d)
     d->xapi.xenops = NULL;
 }
 
+static const char *emergency_error(struct xapi *xapi, struct arena *a)
+{
+    return heartbeat_in_emergency(xapi) ? heartbeat_emergency_error(xapi, a) : NULL;
+}
+
 static struct error *agent_start(struct daemon_state *d)
 {
     d->xapi.agent = agent_new(&d->xapi);
@@ -203,7 +210,18 @@ static void pool_stop_stage(struct daemon_state *d) { pool_stop(&d->xapi); }
 
 /* --- the outside ---------------------------------------------------------------------------------------------------- */
 
-static struct error *front_start_stage(struct daemon_state *d) { return front_start(d->arena, &d->xapi); }
+static struct error *front_start_stage(struct daemon_state *d)
+{
+    const struct http_route routes[] = {
+        { "POST", "/services/agent", HTTP_BODY_BUFFER, agent_http, &d->xapi },
+        { "PUT", "/services/xenops", HTTP_BODY_TAKEOVER, migrate_http_put, &d->xapi },
+        { 0 },
+    };
+
+    d->xapi.https_only = membership_https_only(d->arena, &d->xapi);
+    return front_start(d->arena, &d->xapi, routes);
+}
+
 
 static void front_stop_stage(struct daemon_state *d) { front_stop(&d->xapi); }
 
@@ -222,7 +240,29 @@ static void calls_stop(struct daemon_state *d)
 static struct error *migrate_start_stage(struct daemon_state *d) { return migrate_start(d->arena, &d->xapi); }
 static void migrate_stop_stage(struct daemon_state *d) { migrate_stop(&d->xapi); }
 
-static struct error *control_start(struct daemon_state *d) { return control_socket_start(d->arena, &d->xapi, &d->control); }
+static bool command_migrations(struct xapi *xapi, unsigned n, char **words, struct text *t)
+{
+    AUTO_ARENA a = arena_new();
+    struct call c = { .arena = a, .clock = xapi->clock, .id = "ctl" };
+    struct value args = value_map(NULL, 0), list = value_void();
+    struct error *e = migrate_verb_list(&c, xapi, &args, &list);
+
+    if (e != NULL) {
+        text_add(t, error_text(a, e));
+        return false;
+    }
+    json_write(t, &list);
+    text_add_byte(t, '\n');
+    return true;
+}
+
+static struct error *control_start(struct daemon_state *d)
+{
+    static const struct control_command commands[] = { { "migrations", 1, 1, command_migrations }, { 0 } };
+
+    return control_socket_start(d->arena, &d->xapi, commands, &d->control);
+}
+
 
 static void control_stop(struct daemon_state *d)
 {
@@ -286,6 +326,9 @@ static void xapi_fill(struct daemon_state *d, struct options *options, const str
     x->http_port = (int)config_int(x->config, "http-port");
     x->https_port = (int)config_int(x->config, "https-port");
     x->restart_soon = restart_soon;
+    x->coordinator_target = membership_coordinator;
+    x->host_target = agent_target;
+    x->emergency_error = emergency_error;
 }
 
 struct error *startup(struct daemon_state *d, struct options *options, const struct clock *clock)

@@ -66,6 +66,8 @@ struct error *task_begin(struct api_call *c, const char *label, const char *subt
     const char *ref;
 
     CHECK(c->task == NULL);
+    if (subtask_of != NULL && db_get(c->db, c->arena, &model_classes[CLASS_task], subtask_of) == NULL)
+        subtask_of = NULL; /* it came in a header, where anything may stand */
     TRY(task_row_create(c->xapi, c->arena, label, "", c->session, subtask_of, &ref));
     struct running_task *r = running_add(c->xapi->tasks, ref);
     c->task = ref;

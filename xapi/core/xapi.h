@@ -20,6 +20,7 @@ struct operations;
 struct events;
 struct timers;
 struct front;
+struct api_call;
 
 struct xapi {
     const struct clock *clock;
@@ -30,6 +31,7 @@ struct xapi {
     const char *host_uuid, *host_ref; /* this host; the ref is known once the pool is */
     const char *address;        /* this host's management address */
     int https_port, http_port;
+    bool https_only;            /* at start the plain listener stays closed (host.set_https_only) */
     const char *pool_secret;
     struct db *db;
     struct http_server *http;
@@ -54,6 +56,12 @@ struct xapi {
     struct work_pool *login_workers;/* PAM and crypt */
     /* Asks main to restart the process (exec) after 'ms': pool.join, eject, role changes. */
     void (*restart_soon)(struct xapi *, int ms);
+    /* Where the coordinator of a member, or the agent of a host (on the coordinator), listens: set by
+     * startup.c, so that core need not know the pool's files. */
+    struct error *(*coordinator_target)(struct arena *, const struct xapi *, struct http_target *);
+    struct error *(*host_target)(struct api_call *, const char *host_ref, struct http_target *);
+    /* On a member that its coordinator has not accepted yet: the code of the error that says why; else NULL. */
+    const char *(*emergency_error)(struct xapi *, struct arena *);
     /* Opens or closes the listener on http_port at run time: host.set_https_only. NULL: cannot. */
     struct error *(*set_plain_http)(struct arena *, struct xapi *, bool open);
 };

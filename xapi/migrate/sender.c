@@ -5,11 +5,16 @@
  * it), destination {address, port, tls, fingerprint}, live (bool), max_downtime_ms, bandwidth (bytes/s).
  * Result: rounds, pages, bytes, blackout_us, duration_us, prediction of nothing yet. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
+#include "rpc/base/check.h"
 #include "rpc/base/fault.h"
+#include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
+#include "rpc/base/work.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/migrate/wire.h"
 #include "xapi/pool/agent.h"
@@ -31,6 +36,7 @@ struct sender {
     struct save_policy policy;
     struct byte_stream *vm, *mem;
     struct save_result saved;
+    int done_fd; /* readable once the image is sent: ends the watch for cancellation */
     bool suspended;
     int64_t began_us, running_us;
 };
@@ -170,11 +176,38 @@ static struct error *peer_word(struct sender *s, struct error *own)
     return own;
 }
 
+/* A write to a peer that does not read blocks for as long as it likes: cancelling breaks the stream. */
+static void *abort_on_cancel(void *arg)
+{
+    struct sender *s = arg;
+    struct pollfd fds[] = { { .fd = cancel_fd(s->c->cancel), .events = POLLIN }, { .fd = s->done_fd, .events = POLLIN } };
+    while (poll(fds, ARRAY_LEN(fds), -1) < 0 && errno == EINTR)
+        ;
+    if (fds[1].revents == 0)
+        bytes_abort(s->mem);
+    return NULL;
+}
+
+static struct error *save_watched(struct sender *s, const struct save_callbacks *callbacks)
+{
+    AUTO_FD done_fd = s->c->cancel != NULL ? eventfd(0, EFD_CLOEXEC) : -1;
+    pthread_t watcher = 0;
+    s->done_fd = done_fd;
+    if (done_fd >= 0)
+        watcher = thread_start("migrate-cancel", abort_on_cancel, s);
+    struct error *e = xenops_save(s->c, s->m->xapi->xenops, s->vm_uuid, s->mem, &s->policy, callbacks, &s->saved);
+    if (done_fd >= 0) {
+        (void)!eventfd_write(done_fd, 1);
+        CHECK(pthread_join(watcher, NULL) == 0);
+    }
+    return e;
+}
+
 static struct error *step_stream(struct sender *s)
 {
     TRY(note(s, JOURNAL_STREAMING));
     struct save_callbacks callbacks = { .ctx = s, .progress = on_progress, .after_suspend = on_suspended };
-    struct error *e = xenops_save(s->c, s->m->xapi->xenops, s->vm_uuid, s->mem, &s->policy, &callbacks, &s->saved);
+    struct error *e = save_watched(s, &callbacks);
     if (e != NULL)
         return peer_word(s, e);
     int r = bytes_finish(s->mem);

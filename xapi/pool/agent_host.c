@@ -11,6 +11,7 @@
 #include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "rpc/wire/xmlrpc.h"
+#include "xapi/core/timers.h"
 #include "xapi/pool/agent_verbs.h"
 #include "xapi/pool/boot_time.h"
 #include "xapi/pool/heartbeat.h"
@@ -23,6 +24,7 @@ LOG_MODULE(agent_host);
 
 #define OUTPUT_MAX ((size_t)4 << 20)
 #define GUEST_SHUTDOWN_MS 60000
+#define PLAIN_CLOSE_MS 250
 
 struct error *agent_host_facts(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
@@ -112,11 +114,30 @@ struct error *agent_host_hostname(struct call *c, struct xapi *xapi, const struc
     return membership_write(c->arena, xapi, "hostname", name);
 }
 
+/* Closing cuts open connections, ours perhaps: the reply leaves first. */
+static void plain_http_close(void *ctx)
+{
+    struct xapi *xapi = ctx;
+    AUTO_ARENA arena = arena_new();
+    struct error *error = xapi->set_plain_http(arena, xapi, false);
+
+    if (error != NULL)
+        log_err("closing plain HTTP: %s", error_text(arena, error));
+}
+
 struct error *agent_host_plain_http(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
+    bool on = value_get_bool(args, "on", true);
+
     if (xapi->set_plain_http == NULL)
         return err_not_implemented(c->arena, "host.set_https_only");
-    return xapi->set_plain_http(c->arena, xapi, value_get_bool(args, "on", true));
+    if (on) {
+        membership_forget(xapi, c->arena, "https_only");
+        return xapi->set_plain_http(c->arena, xapi, true);
+    }
+    TRY(membership_write(c->arena, xapi, "https_only", "true"));
+    timers_after(xapi->timers, PLAIN_CLOSE_MS, plain_http_close, xapi);
+    return NULL;
 }
 
 static int fuse_ms(const struct xapi *xapi)
@@ -166,14 +187,20 @@ static void say_good_bye(struct call *c, struct xapi *xapi)
         log_warn("the coordinator was not told: %s", error_text(c->arena, error));
 }
 
+static void terminate(void *unused)
+{
+    if (kill(getpid(), SIGTERM) != 0)
+        log_err("stopping: %s", strerror(errno));
+}
+
 /* A simulated host reboots by restarting its xapi, and is off when its xapi has ended. */
 static struct error *power_simulated(struct call *c, struct xapi *xapi, bool reboot)
 {
     TRY(boot_time_mark(c->arena, xapi));
     if (reboot)
         xapi->restart_soon(xapi, fuse_ms(xapi));
-    else if (kill(getpid(), SIGTERM) != 0)
-        return err_internal(c->arena, "stopping: %s", strerror(errno));
+    else
+        timers_after(xapi->timers, fuse_ms(xapi), terminate, NULL);
     return NULL;
 }
 

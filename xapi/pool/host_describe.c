@@ -193,6 +193,7 @@ struct error *host_describe(struct call *c, struct xapi *xapi, struct value *des
     value_dict_add(arena, &d, "agent_start_time", value_int(boot_agent_start(xapi)));
     value_dict_add(arena, &d, "control_domain_uuid", value_string(dom0));
     value_dict_add(arena, &d, "certificate", value_string(xapi->certificate_fingerprint == NULL ? "" : xapi->certificate_fingerprint));
+    value_dict_add(arena, &d, "https_only", value_bool(membership_https_only(arena, xapi)));
     value_dict_add(arena, &d, "api_major", value_int(API_MAJOR));
     value_dict_add(arena, &d, "api_minor", value_int(API_MINOR));
     *description_r = value_dict_value(&d);

@@ -242,6 +242,7 @@ static struct error *update_fields(struct txn *txn, const char *ref, const struc
         if (v != NULL && v->kind == described_fields[i].kind)
             TRY(txn_set(txn, CLASS_host, ref, described_fields[i].field, *v));
     }
+    TRY(txn_set_bool(txn, CLASS_host, ref, F_host_https_only, value_get_bool(description, "https_only", false)));
     TRY(txn_set_int(txn, CLASS_host, ref, F_host_API_version_major, value_get_int(description, "api_major", API_MAJOR)));
     return txn_set_int(txn, CLASS_host, ref, F_host_API_version_minor, value_get_int(description, "api_minor", API_MINOR));
 }

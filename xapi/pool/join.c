@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "rpc/base/fault.h"
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/identity.h"
@@ -23,6 +24,7 @@ static struct error *remote_read(struct join *j)
     j->pool = pools.members[0].value;
     j->master_ref = value_get_string(&j->pool, "master", "");
     TRY(remote_records(j->remote, "host", &j->hosts));
+    TRY(remote_records(j->remote, "host_metrics", &j->metrics));
     TRY(remote_records(j->remote, "SM", &j->sms));
     TRY(remote_records(j->remote, "PIF", &j->pifs));
     TRY(remote_records(j->remote, "network", &j->networks));
@@ -159,6 +161,8 @@ static struct error *joined(struct join *j)
     if (secret.kind != VALUE_STRING || secret.len == 0)
         return err_joining_host_service_failed(j->c->arena);
     TRY(admitted(j, secret.s, fingerprint));
+    if (fault_hit("join.admitted"))
+        return err_internal(j->c->arena, "fault injected");
     TRY(files_write(j, secret.s, fingerprint));
     log_info("this host has joined the pool of %s and restarts as its member", j->remote->target.address);
     j->c->xapi->restart_soon(j->c->xapi, (int)config_int(j->c->xapi->config, "fuse-time-ms"));

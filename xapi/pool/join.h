@@ -9,7 +9,7 @@ struct join {
     struct api_call *c;
     bool force;
     struct remote_pool *remote;
-    struct value pool, hosts, sms, pifs, networks, certificates; /* remote: records by ref; 'pool' is the record */
+    struct value pool, hosts, metrics, sms, pifs, networks, certificates; /* remote: records by ref; 'pool' is the record */
     const char *master_ref;
     const struct value *master; /* record of the remote coordinator */
     const struct row *local;    /* this host */

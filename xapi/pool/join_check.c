@@ -24,6 +24,21 @@ static struct row_list rows(const struct join *j, unsigned class_id)
     return db_all(j->c->db, j->c->arena, &model_classes[class_id]);
 }
 
+/* Does the pool have this host already? The rows of a join that a crash cut short do not count: the host
+ * never said hello, and admitting it again changes nothing. */
+static bool already_member(const struct join *j)
+{
+    for (unsigned i = 0; i < j->hosts.len; i++) {
+        const struct value *host = &j->hosts.members[i].value, *metrics;
+
+        if (strcmp(value_get_string(host, "uuid", ""), row_string(j->local, F_host_uuid)) != 0)
+            continue;
+        metrics = value_get(&j->metrics, value_get_string(host, "metrics", ""));
+        return strcmp(j->hosts.members[i].name, j->local->ref) != 0 || value_get_bool(metrics, "live", false);
+    }
+    return false;
+}
+
 /* --- 4 to 10: the state of the two pools ----------------------------------------------------------------- */
 static struct error *check_pools(struct join *j)
 {
@@ -40,9 +55,8 @@ static struct error *check_pools(struct join *j)
         return err_ha_is_enabled(arena);
     if (strcmp(value_get_string(j->master, "uuid", ""), row_string(j->local, F_host_uuid)) == 0)
         return err_operation_not_allowed(arena, "Host cannot become slave of itself");
-    for (unsigned i = 0; i < j->hosts.len; i++)
-        if (strcmp(value_get_string(&j->hosts.members[i].value, "uuid", ""), row_string(j->local, F_host_uuid)) == 0)
-            return err_operation_not_allowed(arena, "Host is already part of a pool");
+    if (already_member(j))
+        return err_operation_not_allowed(arena, "Host is already part of a pool");
     return rows(j, CLASS_host).n > 1 ? err_joining_host_cannot_be_master_of_other_hosts(arena) : NULL;
 }
 

@@ -45,6 +45,11 @@ struct error *membership_coordinator(struct arena *arena, const struct xapi *xap
     return target_r->address == NULL || target_r->fingerprint == NULL ? err_host_broken(arena) : NULL;
 }
 
+bool membership_https_only(struct arena *arena, const struct xapi *xapi)
+{
+    return xapi->http_port < 0 || membership_read(arena, xapi, "https_only") != NULL;
+}
+
 struct error *membership_control_domain(struct arena *arena, const struct xapi *xapi, const char **uuid_r)
 {
     const char *uuid = membership_read(arena, xapi, "control_domain_uuid");

@@ -3,6 +3,7 @@
  *
  *   <dir>/coordinator_certificate   fingerprint the coordinator's agent must show
  *   <dir>/host_ref                  this host's ref in the pool
+ *   <dir>/hostname, https_only      as set by host.set_hostname_live, host.set_https_only
  *   <dir>/control_domain_uuid       of this host's dom0, made at the first start */
 #ifndef XAPI_POOL_MEMBERSHIP_H
 #define XAPI_POOL_MEMBERSHIP_H
@@ -16,6 +17,9 @@ void membership_forget(const struct xapi *, struct arena *, const char *name);
 
 /* Where the coordinator's agent listens. HOST_BROKEN [] when this host has no such record. */
 NODISCARD struct error *membership_coordinator(struct arena *, const struct xapi *, struct http_target *target_r);
+
+/* Is plain HTTP to stay closed (host.set_https_only, or no port for it)? */
+bool membership_https_only(struct arena *, const struct xapi *);
 
 /* Makes "control_domain_uuid" when it is missing. */
 NODISCARD struct error *membership_control_domain(struct arena *, const struct xapi *, const char **uuid_r);

@@ -18,7 +18,7 @@ LOG_MODULE(pool_start);
 /* After a restart nothing is under way any more. */
 static struct error *allowed_recompute(struct api_call *c, struct txn *txn)
 {
-    static const unsigned classes[] = { CLASS_pool, CLASS_host, CLASS_SR, CLASS_VDI };
+    static const unsigned classes[] = { CLASS_pool, CLASS_host, CLASS_SR, CLASS_VDI, CLASS_VM, CLASS_VBD, CLASS_VIF };
 
     for (unsigned i = 0; i < ARRAY_LEN(classes); i++) {
         struct row_list rows = txn_all(txn, &model_classes[classes[i]]);

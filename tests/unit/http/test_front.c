@@ -193,9 +193,9 @@ static void test_head_and_204(void **state)
 
 /* --- deadlines, limits, closing --------------------------------------------------------------------- */
 
-/* A front on a unix socket, whose bytes arrive while send() runs: with one thread, what was sent before
- * a request that is answered has been read. (TCP over loopback may be late.) */
-struct prompt { struct front front; char dir[32], path[48]; };
+/* A front on a unix socket, whose bytes arrive while send() runs (TCP over loopback may be late). With one
+ * thread, what was sent before a request on an old connection was answered has been read by then. */
+struct prompt { struct front front; char dir[32], path[48]; struct wire control; };
 
 static int prompt_dial(struct prompt *p)
 {
@@ -218,10 +218,12 @@ static void prompt_open(struct prompt *p)
     assert_non_null(mkdtemp(p->dir));
     snprintf(p->path, sizeof p->path, "%s/sock", p->dir);
     assert_null(http_listen_unix(p->front.arena, p->front.server, p->path, &id));
+    p->control = (struct wire){ .fd = prompt_dial(p) };
 }
 
 static void prompt_close(struct prompt *p)
 {
+    wire_close(&p->control);
     front_close(&p->front);
     rmdir(p->dir);
 }
@@ -229,11 +231,9 @@ static void prompt_close(struct prompt *p)
 /* What was sent so far has been read; then the time passes. */
 static void prompt_advance(struct prompt *p, int64_t ms)
 {
-    struct wire w = { .fd = prompt_dial(p) };
     struct text body = TEXT_INIT;
 
-    assert_int_equal(ask(&w, GET, &body), 200);
-    wire_close(&w);
+    assert_int_equal(ask(&p->control, GET, &body), 200);
     text_release(&body);
     front_advance(&p->front, ms);
 }
