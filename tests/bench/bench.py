@@ -23,6 +23,8 @@ from pairs import Failed, Plan, Row  # noqa: E402
 from rows import SECTIONS  # noqa: E402
 from servers import Daemon, Ovsdb, buffer, mock  # noqa: E402
 
+TOTAL_SECONDS, QUICK_SECONDS = 780, 20  # from then on nothing is repeated
+
 
 class Bench:
     """What sections share: servers that are started when first needed, and how much is measured."""
@@ -30,6 +32,7 @@ class Bench:
     def __init__(self, directory, quick):
         self.dir, self.build = directory, pools.BUILD
         self.vms, self.waiters, self.pairs, self.seconds = (1000, 200, 3, 0.3) if quick else (10000, 2000, 9, 1)
+        self.quick, self.began = quick, time.monotonic()
         self.servers = {}
         self.refs = {}
 
@@ -37,7 +40,13 @@ class Bench:
         return os.path.join(self.dir, name)
 
     def plan(self, seconds):
-        return Plan(self.pairs, seconds)
+        """How many pairs; repetitions of disturbed ones may take so long, but not beyond the whole's time."""
+        left = (QUICK_SECONDS if self.quick else TOTAL_SECONDS) - (time.monotonic() - self.began)
+        return Plan(self.pairs, max(0, min(seconds, left)))
+
+    def tries(self):
+        """How often a program that measures by itself may run."""
+        return 3 if self.plan(60).seconds >= 60 else 1
 
     def server(self, name, start):
         if name not in self.servers:

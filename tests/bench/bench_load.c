@@ -7,7 +7,7 @@
  * bench_load fanout -c address:port -r requests -n connections -t trigger [-p replies] [-x text] [-y text]
  *     Opens all connections; with -p each also sends its request and takes that many replies. Prints
  *     "ready" and obeys lines on stdin until it ends. "wait TOKEN": all send their request, with TOKEN in
- *     place of twenty-five '#' (with -p: nothing to do); prints "ready". "go": sends the trigger on a
+ *     place of 41 '#' (with -p: nothing to do); prints "ready". "go": sends the trigger on a
  *     connection of its own and times until each connection has got one message more.
  *
  * -f http (default) or json: how messages are cut. A requests file holds requests separated by NUL;
@@ -40,7 +40,7 @@
 #define BURST_ANSWERED 4u     /* … or at a time where each is answered: ovsdb-server's queue is short */
 #define WAKE_MS 30000
 #define COUNTER "@@@@@@@@@@"
-#define TOKEN "#########################"
+#define TOKEN "#########################################"
 
 struct connection {
     int fd;
@@ -186,13 +186,13 @@ static void message_done(struct load *l, struct connection *c)
     if (c->expect != NULL && strstr(c->frame.kept, c->expect) == NULL && l->failed++ == 0)
         fprintf(stderr, "bench_load: unexpected reply: %.500s\n", c->frame.kept);
     bool closes = c->frame.kind == FRAME_HTTP && c->frame.closes;
-    frame_reset(&c->frame);
     if (closes) {
         fd_close(&c->fd);
         if (!l->stopping)
             open_connection(l, c);
     }
     l->on_message(l, c);
+    frame_reset(&c->frame);
 }
 
 static void connection_lost(struct load *l, struct connection *c)
@@ -339,8 +339,8 @@ static void arrive(struct load *l, struct connection *c)
     if (c->number < l->n && c->replies == l->wanted)
         l->arrived++;
     else if (c->number < l->n) {
-        errno = EPROTO;
-        die("a waiting client was served before the change");
+        fprintf(stderr, "bench_load: a waiting client was served before the change: %.700s\n", c->frame.kept);
+        exit(1);
     }
 }
 

@@ -1,4 +1,5 @@
 """Driving bench_load, and the requests it sends."""
+import contextlib
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import xmlrpc.client
 from pairs import Failed
 
 COUNTER = "@" * 10
-TOKEN = "#" * 25
+TOKEN = "#" * 41  # as long as the token of an event
 SUCCESS = ">Success<"
 
 
@@ -81,14 +82,17 @@ class Fanout:
         self.line()
 
     def line(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.load.result(self.process.wait(), "", self.process.stderr.read())
-        return line
+        return self.process.stdout.readline() or self.gone()
+
+    def gone(self):
+        raise Failed(f"bench_load ended with {self.process.wait()}: {self.process.stderr.read().strip()[:300]}")
 
     def tell(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self.gone()
 
     def wait(self, token=""):
         self.tell(f"wait {token}")
@@ -103,7 +107,8 @@ class Fanout:
         return answer
 
     def stop(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:

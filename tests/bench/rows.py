@@ -33,7 +33,7 @@ def records_python(bench):
     daemon, peer = bench.daemon(), bench.mock()
     request = daemon.request("VM.get_all_records")
     ours = get_time(daemon.load, request, 3)
-    taken = take_pairs(bench.plan(120), ours, get_time(peer.load, request, 1))
+    taken = take_pairs(bench.plan(60), ours, get_time(peer.load, request, 1))
     judge(row, taken, lambda p: p.peer / p.ours)
     row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours)), ms(middle(taken[0], lambda p: p.peer))
     return [row]
@@ -47,7 +47,7 @@ def records_wire(bench):
     reply = bench.path("reply")
     row.note = f"{daemon.load.get(request, save=reply)['bytes'] / 1e6:.1f} MB"
     peer = bench.buffer(reply)
-    taken = take_pairs(bench.plan(60), get_time(daemon.load, request, 5), get_time(peer.load, request, 5))
+    taken = take_pairs(bench.plan(40), get_time(daemon.load, request, 5), get_time(peer.load, request, 5))
     judge(row, taken, lambda p: p.ours / p.peer)
     row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours)), ms(middle(taken[0], lambda p: p.peer))
     return [row]
@@ -69,7 +69,7 @@ def small_call(bench):
     row = Row("call-cpu", (">=", None), ratio="peer/ours")
     daemon, peer = bench.daemon(), bench.mock()
     request = daemon.request("session.get_uuid", daemon.session(0))
-    taken = take_pairs(bench.plan(60), call_cost(daemon, request, 16, 1), call_cost(peer, request, 16, 1))
+    taken = take_pairs(bench.plan(40), call_cost(daemon, request, 16, 1), call_cost(peer, request, 16, 1))
     judge(row, taken, lambda p: p.peer[0] / p.ours[0])
     row.ours, row.peer = (f"{middle(taken[0], lambda p: side(p)[0]):.1f} us" for side in (lambda p: p.ours, lambda p: p.peer))
     row.note = f"{middle(taken[0], lambda p: p.ours[1]):.0f}/s against {middle(taken[0], lambda p: p.peer[1]):.0f}/s"
@@ -123,7 +123,7 @@ class Waiters:
 
     def ours(self):
         token = self.daemon.api("event.from", ["pool"], "", 1.0)["token"]
-        self.clients[0].wait(",".join(part.zfill(12) for part in token.split(",")))
+        self.clients[0].wait(",".join(part.zfill(20) for part in token.split(",")))
         return self.measured(self.daemon, self.clients[0])
 
     def theirs(self):
@@ -132,7 +132,7 @@ class Waiters:
 
     def wake_row(self, name):
         row = Row(name, ("<=", 0.8), ratio="ours/peer")
-        taken = take_pairs(self.bench.plan(90), self.ours, self.theirs)
+        taken = take_pairs(self.bench.plan(80), self.ours, self.theirs)
         judge(row, taken, lambda p: p.ours[0] / p.peer[0])
         row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours[0])), ms(middle(taken[0], lambda p: p.peer[0]))
         ours, peer = taken[0][0].ours[3], taken[0][0].peer[3]
@@ -172,7 +172,7 @@ def update_row(bench, clients, target, seconds):
     refs = bench.sample("VM", clients)
     requests = [daemon.request("VM.set_name_description", refs[i], COUNTER, client=i) for i in range(clients)]
     updates = [peer.update("VM", i, {"name_description": COUNTER}) for i in range(clients)]
-    taken = take_pairs(bench.plan(60), update_rate(daemon, requests, clients, seconds, SUCCESS),
+    taken = take_pairs(bench.plan(45), update_rate(daemon, requests, clients, seconds, SUCCESS),
                        update_rate(peer, updates, clients, seconds, '"count":1'))
     judge(row, taken, lambda p: p.ours[0] / p.peer[0])
     row.ours, row.peer = f"{middle(taken[0], lambda p: p.ours[0]):.0f}/s", f"{middle(taken[0], lambda p: p.peer[0]):.0f}/s"
@@ -217,10 +217,10 @@ def row_of_line(line):
                repeated=int(m["repeated"]), load=m["load"])
 
 
-def run_quietly(command, seconds):
+def run_quietly(command, seconds, tries):
     """Output of the program's least disturbed run, runs thrown away, and the share of others."""
     runs = []
-    while not runs or (runs[-1][0] > DISTURBED and len(runs) < 3):
+    while not runs or (runs[-1][0] > DISTURBED and len(runs) < tries):
         with Others() as others:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
         runs.append((others.share, done))
@@ -233,7 +233,7 @@ def program_rows(bench, name, *arguments, seconds=120):
     SHORT line counts."""
     path = program(bench.build, name)
     try:
-        done, again, share = run_quietly([path, *map(str, arguments)], seconds)
+        done, again, share = run_quietly([path, *map(str, arguments)], seconds, bench.tries())
     except FileNotFoundError:
         raise Failed("there is no such program") from None
     except subprocess.TimeoutExpired:

@@ -12,6 +12,8 @@
 #include "xapi/core/timers.h"
 #include "xapi/core/users.h"
 
+#define W(s) ((char[]){ s }) /* a word of a command line */
+
 /* --- options ---------------------------------------------------------------------------------------------- */
 
 static void test_options(void **state)
@@ -22,7 +24,8 @@ static void test_options(void **state)
 
     tempdir_make(&dir);
     const char *file = tempdir_write(&dir, "conf", "http-port = 8080 # test\n sim-memory-mib = 512\nsim-x=1\n#sim-no = 1\n");
-    char *argv[] = { "xapi", "--config", (char *)(uintptr_t)file, "--set", "https-port=1234", "--set", "sim-memory-mib=64", "--foreground", "status", "now" };
+    char *argv[] = { W("xapi"), W("--config"), arena_strdup(a, file), W("--set"), W("https-port=1234"), W("--set"),
+                     W("sim-memory-mib=64"), W("--foreground"), W("status"), W("now") };
     must(options_read(a, ARRAY_LEN(argv), argv, &o));
     assert_int_equal(config_int(o.config, "http-port"), 8080);
     assert_int_equal(config_int(o.config, "https-port"), 1234);
@@ -39,11 +42,11 @@ static void test_options(void **state)
 
 static void test_options_refused(void **state)
 {
-    static char *const bad[][2] = { { "--nonsense", NULL }, { "--set", "novalue" }, { "--set", NULL }, { "--config", "/no/such/file" }, { "--set", "http-port=x" } };
+    static const char *const bad[][2] = { { "--nonsense", NULL }, { "--set", "novalue" }, { "--set", NULL }, { "--config", "/no/such/file" }, { "--set", "http-port=x" } };
     AUTO_ARENA a = arena_new();
 
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
-        char *argv[] = { "xapi", bad[i][0], bad[i][1] };
+        char *argv[] = { W("xapi"), arena_strdup(a, bad[i][0]), bad[i][1] != NULL ? arena_strdup(a, bad[i][1]) : NULL };
         struct options o;
         assert_non_null(options_read(a, bad[i][1] != NULL ? 3 : 2, argv, &o));
         options_release(&o);

@@ -1,16 +1,14 @@
 /* Which operations are valid on a VM (specs §2.1 to §2.4): every rule with its code and parameters, all
- * operations in all power states, what runs beside what, and waiting. */
+ * operations in all power states, what runs beside what; and on hosts (§2.5). */
 #include <string.h>
 
 #include "rpc/base/text.h"
 #include "rpc/base/uuid.h"
-#include "rpc/base/work.h"
 #include "tests/lib/core_world.h"
 #include "tests/lib/db_fixture.h"
 #include "tests/lib/unit.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
-#include "xapi/core/task.h"
 
 static struct core_world world;
 #define W (&world)
@@ -486,119 +484,6 @@ static void test_published(void **state)
     assert_string_equal(allowed_text(vm), "snapshot clone copy checkpoint hard_shutdown resume resume_on migrate_send export metadata_export destroy");
 }
 
-static void test_mark_and_unmark(void **state)
-{
-    const char *vm = core_vm(W, "marked");
-    struct api_call c;
-
-    internal_call_init(&c, &W->xapi, W->arena, "mark");
-    c.task = "OpaqueRef:task";
-    must(operation_begin(&c, CLASS_VM, vm, "start", true));
-    const struct row *row = db_get(c.db, c.arena, &model_classes[CLASS_VM], vm);
-    assert_string_equal(row_map(row, F_VM_current_operations, "OpaqueRef:task", ""), "start");
-    assert_string_equal(allowed_text(vm), "");
-    bool taken = true;
-    must(operation_take(&c, CLASS_VM, vm, "hard_shutdown", &taken));
-    assert_false(taken);
-    operation_end(&c, CLASS_VM, vm, "start");
-    row = db_get(c.db, c.arena, &model_classes[CLASS_VM], vm);
-    assert_int_equal(row_value(row, F_VM_current_operations)->len, 0);
-    assert_non_null(strstr(allowed_text(vm), "start"));
-    must(operation_take(&c, CLASS_VM, vm, "hard_shutdown", &taken)); /* invalid, and taken all the same */
-    assert_true(taken);
-    must(db_delete(c.db, c.arena, CLASS_VM, vm));
-    operation_end(&c, CLASS_VM, vm, "hard_shutdown"); /* of an object that is gone */
-}
-
-/* --- §2.9: waiting --------------------------------------------------------------------------------------------------- */
-struct waiter {
-    const char *vm;
-    struct api_call c;
-    struct cancel *cancel;
-    struct error *error;
-    atomic_bool done;
-    pthread_t thread;
-};
-
-static void *wait_for_mark(void *arg)
-{
-    struct waiter *w = arg;
-    w->error = operation_begin(&w->c, CLASS_VM, w->vm, "start", true);
-    atomic_store(&w->done, true);
-    return NULL;
-}
-
-static void waiter_start(struct waiter *w, const char *vm, const char *task)
-{
-    *w = (struct waiter){ .vm = vm, .cancel = cancel_new() };
-    internal_call_init(&w->c, &W->xapi, arena_new(), "waiter");
-    w->c.task = task;
-    w->c.call.cancel = w->cancel;
-    w->thread = thread_start("waiter", wait_for_mark, w);
-}
-
-static void waiter_join(struct waiter *w)
-{
-    assert_int_equal(pthread_join(w->thread, NULL), 0);
-    cancel_unref(w->cancel);
-}
-
-static void holder_init(struct api_call *c, const char *vm)
-{
-    internal_call_init(c, &W->xapi, W->arena, "holder");
-    c->task = "OpaqueRef:holder";
-    must(operation_begin(c, CLASS_VM, vm, "clone", true));
-}
-
-static void test_wait_until_it_ends(void **state)
-{
-    const char *vm = core_vm(W, "waited for");
-    struct api_call holder;
-    struct waiter w;
-
-    holder_init(&holder, vm);
-    waiter_start(&w, vm, "OpaqueRef:waiter");
-    set(vm, CLASS_VM, F_VM_name_description, S("something else changes")); /* wakes it in vain */
-    assert_false(atomic_load(&w.done));
-    operation_end(&holder, CLASS_VM, vm, "clone");
-    waiter_join(&w);
-    assert_null(w.error);
-    operation_end(&w.c, CLASS_VM, vm, "start");
-    arena_free(w.c.arena);
-}
-
-static void test_wait_is_cancelled(void **state)
-{
-    const char *vm = core_vm(W, "cancelled");
-    struct api_call holder;
-    struct waiter w;
-
-    holder_init(&holder, vm);
-    waiter_start(&w, vm, "OpaqueRef:waiter");
-    cancel_raise(w.cancel);
-    waiter_join(&w);
-    assert_true(error_is(w.error, "TASK_CANCELLED"));
-    assert_string_equal(w.error->params[0], "OpaqueRef:waiter");
-    arena_free(w.c.arena);
-    operation_end(&holder, CLASS_VM, vm, "clone");
-}
-
-/* A wait ends at once when what it waits for makes the operation invalid. */
-static void test_wait_ends_with_other_error(void **state)
-{
-    const char *vm = core_vm(W, "started by another");
-    struct api_call holder;
-    struct waiter w;
-
-    holder_init(&holder, vm);
-    waiter_start(&w, vm, "OpaqueRef:waiter");
-    running(vm);
-    waiter_join(&w);
-    assert_true(error_is(w.error, "VM_BAD_POWER_STATE"));
-    arena_free(w.c.arena);
-    operation_end(&holder, CLASS_VM, vm, "clone");
-}
-
 /* --- §2.5: hosts ------------------------------------------------------------------------------------------------------ */
 static const struct { const char *current, *op, *code, *shown; } host_cases[] = {
     { NULL, "evacuate", NULL, NULL },
@@ -642,9 +527,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),         cmocka_unit_test(test_power_states),       cmocka_unit_test(test_clones_of_suspended),
-        cmocka_unit_test(test_concurrency),      cmocka_unit_test(test_published),          cmocka_unit_test(test_mark_and_unmark),
-        cmocka_unit_test(test_wait_until_it_ends), cmocka_unit_test(test_wait_is_cancelled), cmocka_unit_test(test_wait_ends_with_other_error),
-        cmocka_unit_test(test_host_operations),
+        cmocka_unit_test(test_concurrency), cmocka_unit_test(test_published),    cmocka_unit_test(test_host_operations),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -184,6 +184,98 @@ static void test_memory_live(void **state)
     vm_ok(W, "VM.hard_shutdown", 1, S(vm));
 }
 
+/* --- what goes wrong, and what comes in between ------------------------------------------------------------------ */
+static void test_migration_networks(void **state)
+{
+    const char *vm = vm_world_running(W, "networks", NULL), *lonely;
+    const struct member record[] = { member_of("name_label", S("lonely")) };
+
+    POOL_UNTIL(vm_world_allows(W, "VM", vm, "pool_migrate"));
+    lonely = vm_ok(W, "network.create", 1, value_map(record, 1)).s;
+    const struct member options[] = { member_of("network", S(lonely)) };
+    error_has(vm_fails(W, "PIF_NOT_PRESENT", "VM.pool_migrate", 3, S(vm), S(W->host), value_map(options, 1)), 2, W->host, lonely);
+    assert_string_equal(vm_field(W, "VM.get_scheduled_to_be_resident_on", vm), REF_NULL);
+    assert_int_equal(vm_ok(W, "host.get_current_operations", 1, S(W->host)).len, 0);
+    assert_int_equal(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len, 0);
+    vm_ok(W, "VM.hard_shutdown", 1, S(vm));
+}
+
+/* The CPU is looked at before anything is marked; force does not look. */
+static void test_migration_cpu(void **state)
+{
+    const char *vm = vm_world_running(W, "another CPU", NULL);
+    const struct member force[] = { member_of("force", S("true")) };
+    struct error *e = db_map_put(pool_xapi(&W->pool, 0)->db, W->pool.arena, CLASS_VM, vm, F_VM_last_boot_CPU_flags, "vendor", "Elbrus");
+
+    assert_null(e);
+    POOL_UNTIL(vm_world_allows(W, "VM", vm, "pool_migrate"));
+    error_has(vm_fails(W, "VM_INCOMPATIBLE_WITH_THIS_HOST", "VM.pool_migrate", 3, S(vm), S(W->host), value_map(NULL, 0)), 3, vm, W->host,
+              "VM last booted on a host which had a CPU from a different vendor.");
+    vm_ok(W, "VM.pool_migrate", 3, S(vm), S(W->host), value_map(force, 1));
+    vm_ok(W, "VM.hard_shutdown", 1, S(vm));
+}
+
+static bool task_is(const char *task, const char *status)
+{
+    return strcmp(vm_field(W, "task.get_status", task), status) == 0;
+}
+
+/* A hard shutdown cancels a clean one that waits for a deaf guest. */
+static void test_hard_beats_clean(void **state)
+{
+    static const char *const deaf[] = { "sim-no-shutdown-ack", "true", NULL };
+    const char *vm = vm_world_running(W, "does not listen", deaf), *task;
+
+    POOL_UNTIL(vm_world_allows(W, "VM", vm, "clean_shutdown"));
+    task = vm_ok(W, "Async.VM.clean_shutdown", 1, S(vm)).s;
+    POOL_UNTIL(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len == 1 || !task_is(task, "pending"));
+    vm_ok(W, "VM.hard_shutdown", 1, S(vm));
+    assert_string_equal(vm_field(W, "VM.get_power_state", vm), "Halted");
+    POOL_UNTIL(!task_is(task, "pending"));
+    assert_false(task_is(task, "success"));
+    assert_int_equal(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len, 0);
+}
+
+static void test_suspend_cancelled(void **state)
+{
+    static const char *const slow[] = { "sim-suspend-hangs", "true", NULL };
+    const char *vm = vm_world_running(W, "slow", slow), *task;
+
+    vm_ok(W, "VM.set_suspend_SR", 2, S(vm), S(W->sr));
+    POOL_UNTIL(vm_world_allows(W, "VM", vm, "suspend"));
+    unsigned vdis = vm_ok(W, "SR.get_VDIs", 1, S(W->sr)).len;
+    task = vm_ok(W, "Async.VM.suspend", 1, S(vm)).s;
+    POOL_UNTIL(vm_ok(W, "SR.get_VDIs", 1, S(W->sr)).len > vdis || !task_is(task, "pending"));
+    vm_ok(W, "task.cancel", 1, S(task));
+    POOL_UNTIL(!task_is(task, "pending"));
+    assert_true(task_is(task, "cancelled"));
+    assert_string_equal(vm_field(W, "VM.get_power_state", vm), "Running");
+    assert_int_equal(vm_ok(W, "SR.get_VDIs", 1, S(W->sr)).len, vdis);
+    assert_int_equal(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len, 0);
+    vm_ok(W, "VM.hard_shutdown", 1, S(vm));
+}
+
+/* VMs that share a disk, all started at once: one gets it. */
+static void test_disk_raced_for(void **state)
+{
+    enum { N = 6 };
+    const char *vdi = vm_world_vdi(W, "raced for", 1 << 20), *vms[N], *tasks[N];
+    unsigned won = 0;
+
+    for (unsigned i = 0; i < N; i++) {
+        vms[i] = vm_world_vm(W, arena_printf(W->pool.arena, "racer %u", i), NULL);
+        vm_world_vbd(W, vms[i], vdi);
+    }
+    for (unsigned i = 0; i < N; i++)
+        tasks[i] = vm_ok(W, "Async.VM.start", 3, S(vms[i]), value_bool(false), value_bool(false)).s;
+    for (unsigned i = 0; i < N; i++) {
+        POOL_UNTIL(!task_is(tasks[i], "pending"));
+        won += task_is(tasks[i], "success");
+        assert_true(task_is(tasks[i], "success") == vm_state_is(W, vms[i], "Running"));
+    }
+    assert_int_equal(won, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +288,11 @@ int main(void)
         cmocka_unit_test(test_power_state_reset),
         cmocka_unit_test(test_localhost_migration),
         cmocka_unit_test(test_memory_live),
+        cmocka_unit_test(test_migration_networks),
+        cmocka_unit_test(test_migration_cpu),
+        cmocka_unit_test(test_hard_beats_clean),
+        cmocka_unit_test(test_suspend_cancelled),
+        cmocka_unit_test(test_disk_raced_for),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

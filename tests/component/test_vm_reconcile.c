@@ -25,7 +25,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct xapi *daemon(void)
+static struct xapi *host_xapi(void)
 {
     return pool_xapi(&W->pool, 0);
 }
@@ -34,7 +34,7 @@ static struct xapi *daemon(void)
 static void agent_do(const char *verb, const char *vm)
 {
     struct api_call c;
-    internal_call_init(&c, daemon(), W->pool.arena, "test");
+    internal_call_init(&c, host_xapi(), W->pool.arena, "test");
     struct member args[] = { member_of("uuid", S(vm_field(W, "VM.get_uuid", vm))) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     struct error *e = agent_call(&c, W->host, verb, &v, &ignored);
@@ -56,7 +56,7 @@ static struct value domain(const char *vm, const char *state, const char *end)
 static void report(const struct value *domains, unsigned n)
 {
     struct value set = value_set(domains, n);
-    vm_reconcile(daemon(), W->host, &set);
+    vm_reconcile(host_xapi(), W->host, &set);
 }
 
 /* --- guests that end by themselves ----------------------------------------------------------------------------- */
@@ -127,7 +127,7 @@ static void test_found_running(void **state)
     const char *vm = vm_world_running(W, "found", NULL);
     struct api_call c;
 
-    internal_call_init(&c, daemon(), W->pool.arena, "test");
+    internal_call_init(&c, host_xapi(), W->pool.arena, "test");
     AUTO_TXN txn = txn_begin(c.db, c.arena);
     struct error *e = vm_set_power_state(&c, txn, vm, "Halted", NULL, -1);
     assert_null(e);
@@ -162,7 +162,7 @@ static void test_left_to_operations(void **state)
     const char *vm = vm_world_running(W, "busy", NULL);
     struct api_call c;
 
-    internal_call_init(&c, daemon(), W->pool.arena, "test");
+    internal_call_init(&c, host_xapi(), W->pool.arena, "test");
     c.task = "OpaqueRef:somebody";
     struct error *e = operation_begin(&c, CLASS_VM, vm, "hard_shutdown", true);
     assert_null(e);
@@ -178,7 +178,7 @@ static void test_left_to_operations(void **state)
 static void test_stale_reservation(void **state)
 {
     const char *vm = vm_world_vm(W, "reserved", NULL);
-    struct error *e = db_set(daemon()->db, W->pool.arena, CLASS_VM, vm, F_VM_scheduled_to_be_resident_on, S(W->host));
+    struct error *e = db_set(host_xapi()->db, W->pool.arena, CLASS_VM, vm, F_VM_scheduled_to_be_resident_on, S(W->host));
 
     assert_null(e);
     POOL_UNTIL(strcmp(vm_field(W, "VM.get_scheduled_to_be_resident_on", vm), REF_NULL) == 0);

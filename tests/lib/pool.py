@@ -314,15 +314,19 @@ class Pool:
         return self.api("VM_guest_metrics.get_other", metrics) if metrics != "OpaqueRef:NULL" else {}
 
     def stop(self):
-        for host in self.hosts:
-            host.stop()
+        unclean = [(host.index, status) for host in self.hosts if (status := host.stop()) not in (0, None)]
         guests = [pid for host in self.hosts for _, pid in host.guests()]
         for pid in guests:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_until("guests to end", lambda: not any(alive(pid) for pid in guests), 20)
+        if unclean:  # a sanitizer's finding at exit, or a daemon that did not end by SIGTERM
+            for host in self.hosts:
+                print(f"--- log of host {host.index} ---\n{host.log_tail(200)}", flush=True)
         if not self.keep:
             shutil.rmtree(self.dir, ignore_errors=True)
+        if unclean:
+            raise RuntimeError(f"daemons ended with {unclean}")
 
     def __enter__(self):
         return self.start()
