@@ -41,6 +41,9 @@ static bool failed(struct arena *a, pam_handle_t *handle, int rc, const char *us
     return true;
 }
 
+/* PAM would sleep after a failure, on our thread: the front makes the client wait instead. */
+static void no_delay(int rc, unsigned microseconds, void *ctx) {}
+
 bool pam_check(struct arena *a, const char *service, const char *user, const char *password, const char **why_r)
 {
     struct answers answers = { .old_password = password };
@@ -50,6 +53,7 @@ bool pam_check(struct arena *a, const char *service, const char *user, const cha
 
     if (failed(a, handle, rc, user, why_r))
         return false;
+    pam_set_item(handle, PAM_FAIL_DELAY, (const void *)no_delay);
     rc = pam_authenticate(handle, PAM_DISALLOW_NULL_AUTHTOK);
     if (rc == PAM_SUCCESS)
         rc = pam_acct_mgmt(handle, PAM_DISALLOW_NULL_AUTHTOK);

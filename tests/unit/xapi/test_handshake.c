@@ -1,5 +1,6 @@
 /* Handshake messages of the migration streams: both directions, errors, and what hostile peers send. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ static int setup(void **state)
     int fds[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     p.arena = arena_new();
-    p.raw = dup(fds[0]);
+    p.raw = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
     p.a = bytes_from_fd(fds[0]);
     p.b = bytes_from_fd(fds[1]);
     *state = &p;
