@@ -22,16 +22,17 @@
 #include "rpc/base/text.h"
 #include "rpc/base/work.h"
 #include "rpc/http/tls_session.h"
+#include "tests/bench/row.h"
 #include "xenops/stream/input.h"
 #include "xenops/stream/precopy.h"
 
-#define PAIRS_MAX 101
 #define HOT (256u << 10)
 #define MIB (1u << 20)
 #define TARGET 0.5
 
 enum transport { TRANSPORT_UNIX, TRANSPORT_TCP, TRANSPORT_TLS, TRANSPORTS };
 enum sink { SINK_HOT, SINK_FRESH, SINK_STREAM };
+static const char *const peer_names[] = { "nothing kept", "fresh memory" };
 static const char *const transport_names[] = { "socketpair", "TCP", "TLS" };
 
 struct bench {
@@ -192,37 +193,30 @@ static double run(const struct bench *b, enum transport transport, enum sink sin
 
 /* --- the table --- */
 
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static bool row(const struct bench *b, enum transport transport, enum sink peer, int pairs, double target)
 {
-    double ratios[PAIRS_MAX], bare[PAIRS_MAX], stream[PAIRS_MAX], cpu_bare = 0, cpu_stream = 0, spent;
+    AUTO_ARENA a = arena_new();
+    double bare[ROW_PAIRS_MAX], stream[ROW_PAIRS_MAX], cpu_bare = 0, cpu_stream = 0, spent;
     double gib = (double)b->size / (1u << 30), mb = (double)b->size / 1e6;
+    struct row r = row_of(arena_printf(a, "stream %s, bare: %s", transport_names[transport], peer_names[peer]), ">=", target);
 
-    for (int i = 0; i < pairs; i++) {
+    for (int runs = 1; r.n < pairs; runs++) {
+        int i = r.n;
+        row_pair_begin(&r);
         bare[i] = run(b, transport, peer, &spent);
-        cpu_bare += spent / gib / pairs;
+        cpu_bare += (spent / gib - cpu_bare) / runs;
         stream[i] = run(b, transport, SINK_STREAM, &spent);
-        cpu_stream += spent / gib / pairs;
-        ratios[i] = bare[i] / stream[i];
+        cpu_stream += (spent / gib - cpu_stream) / runs;
+        double ratio = bare[i] / stream[i];
         bare[i] = mb / bare[i];
         stream[i] = mb / stream[i];
+        row_pair_end(&r, ratio);
     }
-    qsort(ratios, (size_t)pairs, sizeof(double), by_size);
-    qsort(bare, (size_t)pairs, sizeof(double), by_size);
-    qsort(stream, (size_t)pairs, sizeof(double), by_size);
-    double median = ratios[pairs / 2];
-    bool met = median >= target;
-    printf("%-10s  bare, %-12s %6.0f MB/s (%.2f CPU s/GiB)  stream %6.0f MB/s (%.2f)  ratio %.2f (worst %.2f)%s\n",
-           transport_names[transport], peer == SINK_HOT ? "nothing kept" : "fresh memory", bare[pairs / 2], cpu_bare, stream[pairs / 2],
-           cpu_stream, median, ratios[0], !met ? "  SHORT" : "");
-    fflush(stdout);
-    return met;
+    qsort(bare, (size_t)pairs, sizeof(double), row_by_size);
+    qsort(stream, (size_t)pairs, sizeof(double), row_by_size);
+    printf("%-10s  bare, %-12s %6.0f MB/s (%.2f CPU s/GiB)  stream %6.0f MB/s (%.2f)\n", transport_names[transport], peer_names[peer],
+           bare[pairs / 2], cpu_bare, stream[pairs / 2], cpu_stream);
+    return row_end(&r);
 }
 
 static void contexts_make(struct bench *b)
@@ -260,7 +254,7 @@ int main(int argc, char **argv)
     int64_t mib = 256, pairs = 11;
     int missed = 0;
 
-    if ((argc > 1 && !text_to_int(argv[1], &mib)) || (argc > 2 && !text_to_int(argv[2], &pairs)) || mib < 1 || pairs < 1 || pairs > PAIRS_MAX)
+    if ((argc > 1 && !text_to_int(argv[1], &mib)) || (argc > 2 && !text_to_int(argv[2], &pairs)) || mib < 1 || pairs < 1 || pairs > ROW_PAIRS_MAX)
         return 2;
     b.size = (size_t)mib * MIB;
     memory_make(&b);

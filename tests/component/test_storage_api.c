@@ -8,7 +8,7 @@
 #include "rpc/base/uuid.h"
 #include "tests/lib/pool_world.h"
 #include "tests/lib/unit.h"
-#include "xapi/pool/vdi_path.h"
+#include "xapi/core/vdi_path.h"
 
 static struct pool_world world;
 #define W (&world)

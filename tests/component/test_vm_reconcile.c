@@ -8,7 +8,7 @@
 #include "xapi/core/operations.h"
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 static struct vm_world world;
 #define W (&world)

@@ -7,7 +7,7 @@
 #include "xapi/core/vm_memory.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/host_record.h"
 #include "xapi/pool/network_rows.h"

@@ -1,6 +1,6 @@
 /* Turning hosts off and on again. That the host is disabled was checked with the operation. */
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 static struct error *power(struct api_call *c, const char *host_ref, const char *how)
 {

@@ -6,7 +6,7 @@
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
 

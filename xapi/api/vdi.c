@@ -4,7 +4,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
 #include "xapi/pool/vdi_rows.h"

@@ -10,7 +10,7 @@
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 #define LIST(...) ((const char *const[]){ __VA_ARGS__, NULL })
 

@@ -8,7 +8,7 @@
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 #define MIB (1ll << 20)
 #define TARGET_TOLERANCE MIB

@@ -14,7 +14,7 @@
 #include "xapi/core/vm_state.h"
 #include "xapi/migrate/migrate.h"
 #include "xapi/migrate/migrations.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 #define MIB (1ll << 20)
 

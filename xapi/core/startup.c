@@ -24,7 +24,7 @@
 #include "xapi/core/task_table.h"
 #include "xapi/core/timers.h"
 #include "xapi/migrate/migrate.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/membership.h"
 #include "xapi/pool/startup.h"

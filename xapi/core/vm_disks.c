@@ -5,7 +5,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 LOG_MODULE(vm_disks);
 

@@ -21,7 +21,7 @@
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 LOG_MODULE(vm_reconcile);
 

@@ -12,7 +12,7 @@
 #include "xapi/core/vm_disks.h"
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 LOG_MODULE(vm_run);
 

@@ -4,7 +4,7 @@
 #include "rpc/base/uuid.h"
 #include "xapi/core/vm_memory.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/pool/vdi_path.h"
+#include "xapi/core/vdi_path.h"
 
 static enum vm_kind kind_of(const struct row *vm)
 {

@@ -11,8 +11,8 @@
 #include "xapi/core/vm_disks.h"
 #include "xapi/core/vm_run.h"
 #include "xapi/core/vm_state.h"
-#include "xapi/pool/agent.h"
-#include "xapi/pool/vdi_path.h"
+#include "xapi/core/agent.h"
+#include "xapi/core/vdi_path.h"
 
 LOG_MODULE(vm_suspend);
 

@@ -42,7 +42,7 @@ struct xapi {
     struct xenops *xenops;
     struct storage *storage;    /* attached SRs of this host: storage/sr.h */
     struct heartbeat *heartbeat; /* xapi/pool/heartbeat.h; under its own lock */
-    struct agent *agent;        /* verbs of this host and calls to others: xapi/pool/agent.h */
+    struct agent *agent;        /* verbs of this host and calls to others: xapi/core/agent.h */
     struct migrations *migrations;
     struct tasks *tasks;
     struct sessions *sessions;

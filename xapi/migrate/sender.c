@@ -17,7 +17,7 @@
 #include "rpc/base/work.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/migrate/wire.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 LOG_MODULE(sender);
 

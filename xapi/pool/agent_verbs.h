@@ -43,7 +43,7 @@
 #ifndef XAPI_POOL_AGENT_VERBS_H
 #define XAPI_POOL_AGENT_VERBS_H
 
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 /* agent_vm.c */
 agent_verb_fn agent_vm_start, agent_vm_unpause, agent_vm_pause, agent_vm_shutdown, agent_vm_reboot, agent_vm_destroy, agent_vm_suspend,

@@ -12,7 +12,7 @@
 #ifndef XAPI_POOL_AGENT_WIRE_H
 #define XAPI_POOL_AGENT_WIRE_H
 
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 
 #define AGENT_PATH "/services/agent"
 #define AGENT_WAIT_MS 500

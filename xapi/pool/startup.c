@@ -6,7 +6,7 @@
 #include "storage/sr.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/fresh_pool.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/host_record.h"

@@ -1,8 +1,8 @@
-#include "xapi/pool/vdi_path.h"
+#include "xapi/core/vdi_path.h"
 
 #include <string.h>
 
-#include "xapi/pool/agent.h"
+#include "xapi/core/agent.h"
 #include "xapi/pool/storage_errors.h"
 
 static bool attached_on(struct api_call *c, const struct row *sr, const char *host_ref)

@@ -1,5 +1,8 @@
 /* A host's own hands: verbs that act on this host's domains, storage and files, for the coordinator.
  *
+ * Declared here because core works through it; implemented in xapi/pool (agent_client.c, agent_server.c,
+ * agent_verbs.c), as handlers are reached through the generated table.
+ *
  * The coordinator orchestrates (it alone writes the database) and calls verbs on hosts; for its own
  * host the same function runs in-process, for a member it is POST /services/agent over TLS with the
  * pool secret and the certificate recorded when it joined (an XML-RPC call "agent.<verb>" with one
@@ -8,8 +11,8 @@
  * agent.cancel; the callee reports progress by agent.progress polls.
  * Errors keep code and parameters byte for byte. HOST_OFFLINE [host] when not live; CANNOT_CONTACT_HOST
  * [host] when the connection fails. May block. */
-#ifndef XAPI_POOL_AGENT_H
-#define XAPI_POOL_AGENT_H
+#ifndef XAPI_CORE_AGENT_H
+#define XAPI_CORE_AGENT_H
 
 #include "xapi/core/api_call.h"
 #include "xapi/core/xapi.h"

@@ -1,6 +1,6 @@
 /* Where a host finds a VDI's contents. */
-#ifndef XAPI_POOL_VDI_PATH_H
-#define XAPI_POOL_VDI_PATH_H
+#ifndef XAPI_CORE_VDI_PATH_H
+#define XAPI_CORE_VDI_PATH_H
 
 #include "xapi/core/api_call.h"
 
