@@ -44,10 +44,6 @@ class Bench:
         left = (QUICK_SECONDS if self.quick else TOTAL_SECONDS) - (time.monotonic() - self.began)
         return Plan(self.pairs, max(0, min(seconds, left)))
 
-    def tries(self):
-        """How often a program that measures by itself may run."""
-        return 3 if self.plan(60).seconds >= 60 else 1
-
     def server(self, name, start):
         if name not in self.servers:
             self.servers[name] = start()

@@ -214,8 +214,7 @@ static bool row(const struct bench *b, enum transport transport, enum sink peer,
     }
     qsort(bare, (size_t)pairs, sizeof(double), row_by_size);
     qsort(stream, (size_t)pairs, sizeof(double), row_by_size);
-    printf("%-10s  bare, %-12s %6.0f MB/s (%.2f CPU s/GiB)  stream %6.0f MB/s (%.2f)\n", transport_names[transport], peer_names[peer],
-           bare[pairs / 2], cpu_bare, stream[pairs / 2], cpu_stream);
+    printf("%.0f MB/s, bare %.0f MB/s; %.2f CPU s/GiB, bare %.2f\n", stream[pairs / 2], bare[pairs / 2], cpu_stream, cpu_bare);
     return row_end(&r);
 }
 

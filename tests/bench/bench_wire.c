@@ -225,7 +225,7 @@ static bool row(const char *name, struct bench *b, void (*make)(struct bench *),
     }
     qsort(made, (size_t)n, sizeof(double), row_by_size);
     qsort(copied, (size_t)n, sizeof(double), row_by_size);
-    printf("%-34s %8.2f ms  memcpy %7.2f ms\n", name, made[n / 2], copied[n / 2]);
+    printf("%.2f ms, memcpy %.2f ms\n", made[n / 2], copied[n / 2]);
     return row_end(&r);
 }
 
@@ -272,9 +272,9 @@ static int format_rows(struct bench *b, const char *name, int pairs, double targ
     int missed = 0;
 
     prepare(b);
-    snprintf(label, sizeof(label), "%s, whole, %.1f MB", name, (double)b->reference.len / 1e6);
+    snprintf(label, sizeof(label), "wire %s, whole, %.1f MB", name, (double)b->reference.len / 1e6);
     missed += !row(label, b, make_whole, copy_whole, pairs, target);
-    snprintf(label, sizeof(label), "%s, pieces of 200 KiB", name);
+    snprintf(label, sizeof(label), "wire %s, pieces of 200 KiB", name);
     missed += !row(label, b, make_pieces, copy_pieces, pairs, 0);
     return missed;
 }
@@ -286,7 +286,7 @@ static int snapshot_row(struct bench *b, const char *name, int pairs, double tar
     for (uint32_t i = 0; i < b->all.len; i++)
         blob_unref(record_snapshot(b->all.members[i].value.record, b->call.format));
     prepare(b);
-    snprintf(label, sizeof(label), "%s, from snapshots", name);
+    snprintf(label, sizeof(label), "wire %s, from snapshots", name);
     return !row(label, b, make_whole, copy_whole, pairs, target);
 }
 

@@ -24,6 +24,8 @@
 #define ROW_PAIRS_MAX 101
 #define ROW_DISTURBED 0.25 /* of the machine, used by others while a pair ran */
 
+#define ROW_SHORT 0.2      /* seconds */
+
 struct row_moment { double at, own, busy; }; /* seconds: clock, CPU of this process, CPU of all */
 
 struct row {
@@ -71,8 +73,11 @@ static inline void row_pair_begin(struct row *r) { r->before = row_moment_now();
 static inline void row_pair_end(struct row *r, double ratio)
 {
     struct row_moment now = row_moment_now();
-    double foreign = now.busy - r->before.busy - (now.own - r->before.own);
-    double share = foreign / ((now.at - r->before.at) * (double)sysconf(_SC_NPROCESSORS_ONLN));
+    double took = now.at - r->before.at, own = now.own - r->before.own;
+    double share = (now.busy - r->before.busy - own) / (took * (double)sysconf(_SC_NPROCESSORS_ONLN));
+
+    if (took < ROW_SHORT) /* too short for the kernel's ticks: what one busy thread did not get */
+        share = 1 - own / took;
 
     if (share > ROW_DISTURBED && r->repeated < 2 * (r->n + 1)) {
         r->repeated++;

@@ -4,7 +4,7 @@ import statistics
 import subprocess
 
 from load import COUNTER, SUCCESS, TOKEN, program
-from pairs import DISTURBED, Failed, Row, judge, middle, take_pairs
+from pairs import Failed, Row, judge, middle, take_pairs
 from processes import Others, cpu_of, memory_of, threads_of, wait_idle
 
 SECTIONS = {}
@@ -141,7 +141,7 @@ class Waiters:
 
     def cost_row(self, name, taken, target, index, shown):
         row = judge(Row(name, target, ratio="ours"), taken, lambda p: p.ours[index])
-        row.ours, row.peer = shown(middle(taken[0], lambda p: p.ours[index])), shown(middle(taken[0], lambda p: p.peer[index]))
+        row.ours = shown(middle(taken[0], lambda p: p.ours[index]))
         return row
 
 
@@ -213,42 +213,44 @@ def row_of_line(line):
     if m is None:
         return None
     target = (m["op"] if m["op"] != "-" else "<=", None if m["limit"] == "-" else float(m["limit"]))
-    return Row(m["name"], target, ratio="see program", median=float(m["median"]), worst=float(m["worst"]), pairs=int(m["pairs"]),
+    return Row(m["name"], target, ratio="see notes", median=float(m["median"]), worst=float(m["worst"]), pairs=int(m["pairs"]),
                repeated=int(m["repeated"]), load=m["load"])
 
 
-def run_quietly(command, seconds, tries):
-    """Output of the program's least disturbed run, runs thrown away, and the share of others."""
-    runs = []
-    while not runs or (runs[-1][0] > DISTURBED and len(runs) < tries):
-        with Others() as others:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
-        runs.append((others.share, done))
-    share, done = min(runs, key=lambda run: run[0])
-    return done, len(runs) - 1, share
+def rows_of(lines, share):
+    """The rows among the lines a program printed; the lines before each are its notes."""
+    rows, notes = [], []
+    for line in lines:
+        row = row_of_line(line)
+        if row is None:
+            notes.append(line)
+            continue
+        row.load = row.load if row.load != "-" else f"{share:.0%}"
+        row.note, notes = "\n".join(notes), []
+        rows.append(row)
+    if rows:
+        rows[-1].note = "\n".join([rows[-1].note, *notes]).strip()
+    return rows
 
 
-def program_rows(bench, name, *arguments, seconds=120):
-    """The rows a C program prints. One that does not print them in the common form is quoted, and its
-    SHORT line counts."""
+def program_rows(bench, name, *arguments, seconds=240):
+    """The rows a C program prints. One that has none in the common form is quoted, and its SHORT line counts."""
     path = program(bench.build, name)
     try:
-        done, again, share = run_quietly([path, *map(str, arguments)], seconds, bench.tries())
+        with Others() as others:
+            done = subprocess.run([path, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
     except FileNotFoundError:
         raise Failed("there is no such program") from None
     except subprocess.TimeoutExpired:
         raise Failed(f"took more than {seconds} s") from None
     lines = done.stdout.splitlines()
-    rows = [row for row in map(row_of_line, lines) if row is not None]
     short = re.fullmatch(r"SHORT (\d+)", lines[-1]) if lines else None
-    if done.returncode not in (0, 1) or (short is None and done.returncode != 0):
+    if done.returncode != 0 and (done.returncode != 1 or short is None):
         raise Failed(f"ended with {done.returncode}: {' '.join(lines[-3:])}")
-    if not rows:
-        rows = [Row(name, ratio="see below", counted=int(short[1]) if short else 0, note="\n".join(lines))]
-    for row in rows:
-        row.repeated += again
-        row.load = row.load if row.load != "-" else f"{share:.0%}"
-    return rows
+    if short is not None:
+        lines.pop()
+    return rows_of(lines, others.share) or [Row(name, ratio="see below", counted=int(short[1]) if short else 0, load=f"{others.share:.0%}",
+                                                note="\n".join(lines))]
 
 
 @section("wire", "bench_wire: serialising into a discarded buffer against memcpy")
@@ -258,7 +260,7 @@ def wire(bench):
 
 @section("stream", "bench_stream: a memory stream against a bare socket copy, plain and TLS")
 def stream(bench):
-    return program_rows(bench, "bench_stream", seconds=180)
+    return program_rows(bench, "bench_stream", *((32, 3) if bench.quick else (128, bench.pairs)))
 
 
 @section("db", "bench_db: the database by itself")

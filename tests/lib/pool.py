@@ -118,6 +118,7 @@ class Host:
         self.dir = os.path.join(pool.dir, f"host{index}")
         self.process = None
         self.env = {}
+        self.started_at = 0
 
     @property
     def url(self):
@@ -149,6 +150,9 @@ class Host:
         command = [os.path.join(BUILD, "xapi"), "--config", os.path.join(self.dir, "xapi.conf"), "--foreground"]
         if "-address" in BUILD or "-thread" in BUILD:
             command = ["setarch", "-R"] + command
+        while int(time.time()) == self.started_at:  # so that agent_start_time tells this start from the last one
+            time.sleep(0.05)
+        self.started_at = int(time.time())
         ready = os.path.join(self.dir, "xapi.ready")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(ready)
@@ -267,10 +271,13 @@ class Pool:
         wait_until("all hosts to be live and enabled", self.all_live, 90)
 
     def all_live(self):
+        """Every host's present daemon has said hello, and the host is live and enabled again (so its PBDs are plugged)."""
+        started = {h.address: h.started_at for h in self.hosts}
         records = self.api("host.get_all_records").values()
         if len(records) < len(self.hosts):
             return False
-        return all(r["enabled"] and self.api("host_metrics.get_live", r["metrics"]) for r in records)
+        return all(r["enabled"] and int(float(r["other_config"].get("agent_start_time", "0"))) >= started[r["address"]]
+                   and self.api("host_metrics.get_live", r["metrics"]) for r in records)
 
     def host_ref(self, index):
         address = self.hosts[index - 1].address

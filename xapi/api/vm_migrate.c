@@ -17,6 +17,8 @@
 #include "xapi/core/agent.h"
 
 #define MIB (1ll << 20)
+#define ARRIVAL_TRIES 10
+#define ARRIVAL_PAUSE_MS 300
 
 /* --- the target's address on a chosen network ---------------------------------------------------------- */
 static struct error *network_address(struct api_call *c, const char *host, const char *network, const char **address_r)
@@ -114,12 +116,8 @@ static bool outcome_known(const struct error *e)
     return !error_is(e, "CANNOT_CONTACT_HOST") && !error_is(e, "HOST_OFFLINE");
 }
 
-/* The source's answer was lost, but the destination has the VM under its own name: it only has that after
- * the commit point. */
-static bool arrived_all_the_same(struct api_call *c, const struct move *move, const char *vm_uuid, int *domid_r)
+static bool runs_there(struct api_call *c, const struct move *move, const char *vm_uuid, int *domid_r)
 {
-    if (strcmp(move->from, move->to) == 0)
-        return false;
     struct member args[] = { member_of("uuid", value_string(vm_uuid)) };
     struct value v = value_map(args, ARRAY_LEN(args)), domain = value_void();
     if (agent_call(c, move->to, "vm.find", &v, &domain) != NULL)
@@ -127,6 +125,19 @@ static bool arrived_all_the_same(struct api_call *c, const struct move *move, co
     *domid_r = (int)value_get_int(&domain, "domid", -1);
     const char *state = value_get_string(&domain, "state", "");
     return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0;
+}
+
+/* The source's answer was lost, but the destination has the VM under its own name: it only has that after
+ * the commit point, and a moment after it: a source that cannot be asked is given that moment. */
+static bool arrived_all_the_same(struct api_call *c, const struct move *move, const char *vm_uuid, const struct error *e, int *domid_r)
+{
+    unsigned tries = outcome_known(e) ? 1 : ARRIVAL_TRIES;
+    if (strcmp(move->from, move->to) == 0)
+        return false;
+    while (!runs_there(c, move, vm_uuid, domid_r))
+        if (--tries == 0 || !migrations_pause(c->xapi->migrations, ARRIVAL_PAUSE_MS))
+            return false;
+    return true;
 }
 
 static struct error *move_marked(struct api_call *c, struct move *move)
@@ -142,7 +153,7 @@ static struct error *move_marked(struct api_call *c, struct move *move)
     bool elsewhere = strcmp(move->from, move->to) != 0;
     struct error *e = move_reserved(c, move);
     int domid;
-    if (e != NULL && arrived_all_the_same(&calm, move, row_string(vm, F_VM_uuid), &domid))
+    if (e != NULL && arrived_all_the_same(&calm, move, row_string(vm, F_VM_uuid), e, &domid))
         e = arrived(&calm, move->vm, move->to, domid);
     if (e != NULL && outcome_known(e)) {
         vm_run_unreserve(c, move->vm);

@@ -144,8 +144,8 @@ struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const stru
     if (id == NULL || vm == NULL || temp == NULL || spec == NULL || !uuid_valid(id) || !uuid_valid(vm) || !uuid_valid(temp))
         return err_internal(c->arena, "migrate.prepare needs migration_id, vm, temp and spec");
     enum journal_state past;
-    if (journal_state(m->journal, id, JOURNAL_DESTINATION, &past) && past == JOURNAL_ABORTED)
-        return refused(c->arena, id);
+    if (journal_state(m->journal, id, JOURNAL_DESTINATION, &past)) /* an id is good for one migration */
+        return err_internal(c->arena, "migration %s is known here already: %s", id, journal_state_name(past));
     struct arena *a = arena_new();
     struct incoming *in = incoming_new(a, id, vm, temp);
     struct value *copy = arena_alloc(a, sizeof *copy);
