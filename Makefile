@@ -182,10 +182,13 @@ MAKEFLAGS += --no-builtin-rules
 .PRECIOUS: $(BUILD)/gen/%.c
 FUZZ_LIBS := xapi storage xenops idlc db http wire base
 define fuzzer
-build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c
-	@$$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz SAN=address,undefined CFLAGS="-fsanitize=fuzzer-no-link $$(CFLAGS)" OPT=-O1 -j$$(JOBS) $$(addprefix build-fuzz/lib/,$$(patsubst %,lib%.a,$$(FUZZ_LIBS)))
-	clang $$(filter-out -Werror,$$(CFLAGS_ALL)) -Ibuild-fuzz -fsanitize=fuzzer,address,undefined -o $$@ $$< -Wl,--start-group $$(addprefix build-fuzz/lib/,$$(patsubst %,lib%.a,$$(FUZZ_LIBS))) -Wl,--end-group $$(call ext_for,$$(FUZZ_LIBS))
+build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c fuzz-libs
+	@echo "  FUZZ $$@"
+	@clang $$(filter-out -Werror,$$(CFLAGS_ALL)) -Ibuild-fuzz -fsanitize=fuzzer,address,undefined -o $$@ $$< -Wl,--start-group $$(addprefix build-fuzz/lib/,$$(patsubst %,lib%.a,$$(FUZZ_LIBS))) -Wl,--end-group $$(call ext_for,$$(FUZZ_LIBS))
 endef
+.PHONY: fuzz-libs
+fuzz-libs:
+	@$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz SAN=address,undefined CFLAGS="-fsanitize=fuzzer-no-link $(CFLAGS)" OPT=-O1 -j$(JOBS) $(addprefix build-fuzz/lib/,$(patsubst %,lib%.a,$(FUZZ_LIBS)))
 $(foreach f,$(FUZZERS),$(eval $(call fuzzer,$(f))))
 .PHONY: fuzz fuzz-all fuzz-corpora
 fuzz: deps-test ## fuzz one parser: T=xmlrpc SECONDS=60
@@ -195,7 +198,7 @@ fuzz: deps-test ## fuzz one parser: T=xmlrpc SECONDS=60
 fuzz-all:
 	@set -e; for t in $(FUZZERS); do $(MAKE) --no-print-directory fuzz T=$$t SECONDS=$(SECONDS); done
 fuzz-corpora: $(patsubst %,build-fuzz/fuzz_%,$(FUZZERS)) ## replay the corpora once
-	@set -e; cd build-fuzz; for t in $(FUZZERS); do ./fuzz_$$t -runs=0 -verbosity=0 ../tests/fuzz/corpus/$$t; echo "fuzz_$$t: corpus clean"; done
+	@set -e; cd build-fuzz; for t in $(FUZZERS); do ./fuzz_$$t -runs=0 -verbosity=0 ../tests/fuzz/corpus/$$t 2>fuzz_$$t.log || { cat fuzz_$$t.log; exit 1; }; echo "fuzz_$$t: corpus clean"; done
 
 # --- running it ---------------------------------------------------------------------------------------
 .PHONY: demo run bench analyze coverage todo docs install

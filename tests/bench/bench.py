@@ -34,7 +34,6 @@ class Bench:
         self.vms, self.waiters, self.pairs, self.seconds = (1000, 200, 3, 0.3) if quick else (10000, 2000, 9, 1)
         self.quick, self.began = quick, time.monotonic()
         self.servers = {}
-        self.refs = {}
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -52,6 +51,10 @@ class Bench:
     def daemon(self):
         return self.server("daemon", lambda: Daemon(self, self.vms))
 
+    def small_daemon(self):
+        """One with few objects: little freed memory in its heap could hide what is used anew."""
+        return self.server("small daemon", lambda: Daemon(self, 64))
+
     def mock(self):
         return self.server("mock", lambda: mock(self, self.daemon()))
 
@@ -61,28 +64,28 @@ class Bench:
     def ovsdb(self):
         return self.server("ovsdb", lambda: Ovsdb(self, self.mirrored()))
 
-    def sample(self, cls, n=1):
-        """n objects of those that were put in."""
-        if cls not in self.refs:
-            daemon = self.daemon()
-            labels = [f"web front end {i:05d}, north site" for i in range(64)]
-            self.refs["VM"] = [daemon.api("VM.get_by_name_label", label)[0] for label in labels]
-            self.refs["VM_metrics"] = [daemon.api("VM.get_metrics", vm) for vm in self.refs["VM"]]
-        return self.refs[cls][:n]
-
     def mirrored(self):
         """Rows with the values of one of our objects: as many VMs as we have for the updates, and a few of
         each class that is waited for (a monitor of many rows takes ovsdb-server long to set up)."""
-        vm, metrics = (self.daemon().api(f"{cls}.get_record", self.sample(cls)[0]) for cls in ("VM", "VM_metrics"))
+        daemon = self.daemon()
+        vm, metrics = (daemon.api(f"{cls}.get_record", daemon.sample(cls)[0]) for cls in ("VM", "VM_metrics"))
         return {table: [dict(record, uuid=f"{i:08x}" + record["uuid"][8:]) for i in range(rows)]
                 for table, record, rows in (("VM", vm, self.vms), ("VM_watched", vm, 10), ("VM_metrics_watched", metrics, 10))}
 
-    def stop(self):
+    def stop(self, name):
+        try:
+            self.servers.pop(name).stop()
+        except Exception as error:  # the others are to be ended too
+            print(f"bench: ending {name}: {error!r}", file=sys.stderr)
+
+    def stop_all(self):
         for name in reversed(list(self.servers)):
-            try:
-                self.servers[name].stop()
-            except Exception as error:  # the others are to be ended too
-                print(f"bench: ending {name}: {error!r}", file=sys.stderr)
+            self.stop(name)
+
+    def stop_dead(self):
+        """After a failure: what has died is started afresh by the next section."""
+        for name in [name for name, server in self.servers.items() if server.process is None or server.process.poll() is not None]:
+            self.stop(name)
 
 
 def run_section(bench, name):
@@ -91,6 +94,7 @@ def run_section(bench, name):
     except Exception as error:
         failure = str(error) if isinstance(error, Failed) else repr(error)
         log = bench.servers["daemon"].host.log_tail(5) if "daemon" in bench.servers else ""
+        bench.stop_dead()
         return [Row(name, failure=failure, note=log)]
 
 
@@ -155,7 +159,7 @@ def measure(arguments):
                         print_row(row)
                         short += row.short
         finally:
-            bench.stop()
+            bench.stop_all()
     load = " ".join(f"{x:.1f}" for x in os.getloadavg())
     print(f"{time.monotonic() - began:.0f} s, load average {load} at the end")
     return short

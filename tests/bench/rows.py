@@ -1,7 +1,9 @@
 """The rows of the table, by section. A section is a function of the bench that gives its rows."""
+import contextlib
 import re
 import statistics
 import subprocess
+import time
 
 from load import COUNTER, SUCCESS, TOKEN, program
 from pairs import Failed, Row, judge, middle, take_pairs
@@ -78,82 +80,104 @@ def small_call(bench):
 
 # --- waiting clients ----------------------------------------------------------------------------------------
 
+@contextlib.contextmanager
+def stopping(thing):
+    try:
+        yield thing
+    finally:
+        thing.stop()
+
+
 class Waiters:
-    """Clients of one class of objects that wait for an object to change, on both servers. The connections
-    stay open from pair to pair; costs are counted from before the first."""
+    """As many connections as clients, of one class of objects; they stay open from round to round."""
 
-    def __init__(self, bench, cls, field, value):
-        self.bench, self.daemon, self.peer, self.n = bench, bench.daemon(), bench.ovsdb(), bench.waiters
-        self.daemon.session(self.n)
-        for server in (self.daemon, self.peer):
-            wait_idle(server.pid)
-        self.idle = {server: (memory_of(server.pid), threads_of(server.pid)) for server in (self.daemon, self.peer)}
-        self.clients = []
-        requests = [self.daemon.request("event.from", [cls], TOKEN, 120.0, client=i) for i in range(self.n)]
-        trigger = self.daemon.request(f"{cls}.set_{field}", bench.sample(cls)[0], value)
-        self.connect(self.daemon.load, requests, trigger, "<value>mod</value>", SUCCESS)
-        table = f"{cls}_watched"
-        self.connect(self.peer.load, [self.peer.monitor(table)] * self.n, self.peer.update(table, 0, {field: value}),
-                     '"method":"update"', '"count":1', 1)
+    def __init__(self, daemon, n, cls, field, value):
+        self.daemon, self.n = daemon, n
+        daemon.session(n)
+        requests = [daemon.request("event.from", [cls], TOKEN, 120.0, client=i) for i in range(n)]
+        trigger = daemon.request(f"{cls}.set_{field}", daemon.sample(cls)[0], value)
+        self.clients = daemon.load.fanout(requests, trigger, "<value>mod</value>", SUCCESS)
 
-    def connect(self, load, *arguments):
-        try:
-            self.clients.append(load.fanout(*arguments))
-        except BaseException:
-            self.stop()
-            raise
+    def wait(self):
+        """All of them wait in event.from."""
+        token = self.daemon.api("event.from", ["pool"], "", 1.0)["token"]
+        self.clients.wait(",".join(part.zfill(20) for part in token.split(",")))
+        wait_idle(self.daemon.pid)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
+    def wake(self):
+        self.wait()
+        return self.clients.go()
 
     def stop(self):
-        for client in self.clients:
-            client.stop()
-
-    def measured(self, server, clients):
-        """Milliseconds to the last, and the bytes and threads that each waiting client costs."""
-        wait_idle(server.pid)
-        memory = (memory_of(server.pid) - self.idle[server][0]) / self.n
-        threads = threads_of(server.pid) - self.idle[server][1]
-        answer = clients.go()
-        return answer["last_ms"], memory, threads, answer
-
-    def ours(self):
-        token = self.daemon.api("event.from", ["pool"], "", 1.0)["token"]
-        self.clients[0].wait(",".join(part.zfill(20) for part in token.split(",")))
-        return self.measured(self.daemon, self.clients[0])
-
-    def theirs(self):
-        self.clients[1].wait()
-        return self.measured(self.peer, self.clients[1])
-
-    def wake_row(self, name):
-        row = Row(name, ("<=", 0.8), ratio="ours/peer")
-        taken = take_pairs(self.bench.plan(80), self.ours, self.theirs)
-        judge(row, taken, lambda p: p.ours[0] / p.peer[0])
-        row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours[0])), ms(middle(taken[0], lambda p: p.peer[0]))
-        ours, peer = taken[0][0].ours[3], taken[0][0].peer[3]
-        row.note = f"{self.n} clients; {ours['bytes_min']} B to each against {peer['bytes_min']} B"
-        return row, taken
-
-    def cost_row(self, name, taken, target, index, shown):
-        row = judge(Row(name, target, ratio="ours"), taken, lambda p: p.ours[index])
-        row.ours = shown(middle(taken[0], lambda p: p.ours[index]))
-        return row
+        self.clients.stop()
 
 
-@section("waiters", "clients waiting in event.from, against as many monitors of ovsdb-server")
+class Monitors:
+    """The same with ovsdb-server: monitors of a table with the same fields."""
+
+    def __init__(self, peer, n, cls, field, value):
+        self.peer, table = peer, f"{cls}_watched"
+        self.clients = peer.load.fanout([peer.monitor(table)] * n, peer.update(table, 0, {field: value}), '"method":"update"', '"count":1', 1)
+
+    def wake(self):
+        self.clients.wait()
+        wait_idle(self.peer.pid)
+        return self.clients.go()
+
+    def stop(self):
+        self.clients.stop()
+
+
+def wake_row(bench, name, cls, field, value):
+    row = Row(name, ("<=", 0.8), ratio="ours/peer")
+    daemon, peer = bench.daemon(), bench.ovsdb()
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(stopping(Waiters(daemon, bench.waiters, cls, field, value)))
+        theirs = stack.enter_context(stopping(Monitors(peer, bench.waiters, cls, field, value)))
+        taken = take_pairs(bench.plan(80), ours.wake, theirs.wake)
+    judge(row, taken, lambda p: p.ours["last_ms"] / p.peer["last_ms"])
+    row.ours, row.peer = ms(middle(taken[0], lambda p: p.ours["last_ms"])), ms(middle(taken[0], lambda p: p.peer["last_ms"]))
+    first = taken[0][0]
+    row.note = f"{bench.waiters} clients; {first.ours['bytes_min']} B to each against {first.peer['bytes_min']} B"
+    return row
+
+
+@section("waiters", "clients waiting in event.from: woken by one change, against as many monitors of ovsdb-server")
 def waiters(bench):
-    with Waiters(bench, "VM", "name_description", COUNTER) as of_vms:
-        wake, taken = of_vms.wake_row("waiters-wake-vm")
-        memory = of_vms.cost_row("waiters-memory", taken, ("<=", 4096.0), 1, lambda v: f"{v:.0f} B")
-        threads = of_vms.cost_row("waiters-threads", taken, ("<=", 8.0), 2, lambda v: f"{v:.0f} more")
-    with Waiters(bench, "VM_metrics", "other_config", {"change": COUNTER}) as of_metrics:
-        small, _ = of_metrics.wake_row("waiters-wake-small")
-    return [memory, threads, wake, small]
+    return [wake_row(bench, "waiters-wake-vm", "VM", "name_description", COUNTER),
+            wake_row(bench, "waiters-wake-small", "VM_metrics", "other_config", {"change": COUNTER})]
+
+
+def cost_row(name, limit, taken, value, shown):
+    """A bound, not a ratio: what each measurement gave."""
+    row = judge(Row(name, ("<=", limit), ratio="ours"), taken, value)
+    row.ours = shown(row.median)
+    return row
+
+
+@section("waiting", "clients waiting in event.from: memory and threads for each, CPU while nothing happens")
+def waiting(bench):
+    daemon, n = bench.small_daemon(), bench.waiters
+    fresh = memory_of(daemon.pid)
+    daemon.session(n)
+    wait_idle(daemon.pid)
+    idle, threads = memory_of(daemon.pid), threads_of(daemon.pid)
+
+    def measure():
+        clients.wait()
+        memory, more, cpu = memory_of(daemon.pid), threads_of(daemon.pid) - threads, cpu_of(daemon.pid)
+        time.sleep(bench.seconds)
+        cpu = (cpu_of(daemon.pid) - cpu) / bench.seconds
+        clients.clients.go()
+        return (memory - fresh) / n, (memory - idle) / n, more, cpu * 100
+
+    with stopping(Waiters(daemon, n, "VM", "name_description", COUNTER)) as clients:
+        taken = take_pairs(bench.plan(40), measure, lambda: None)
+    bench.stop("small daemon")
+    memory = cost_row("waiting-memory", 4096, taken, lambda p: p.ours[0], lambda v: f"{v:.0f} B")
+    memory.note = f"{n} clients, each with its session; {middle(taken[0], lambda p: p.ours[1]):.0f} B without it"
+    return [memory, cost_row("waiting-threads", 8, taken, lambda p: p.ours[2], lambda v: f"{v:.0f} more"),
+            cost_row("waiting-idle-cpu", None, taken, lambda p: p.ours[3], lambda v: f"{v:.2f} %")]
 
 
 # --- durable updates ------------------------------------------------------------------------------------------
@@ -169,7 +193,7 @@ def update_rate(server, requests, connections, seconds, expect):
 def update_row(bench, clients, target, seconds):
     row = Row(f"updates-{clients}", target, ratio="ours/peer")
     daemon, peer = bench.daemon(), bench.ovsdb()
-    refs = bench.sample("VM", clients)
+    refs = daemon.sample("VM", clients)
     requests = [daemon.request("VM.set_name_description", refs[i], COUNTER, client=i) for i in range(clients)]
     updates = [peer.update("VM", i, {"name_description": COUNTER}) for i in range(clients)]
     taken = take_pairs(bench.plan(45), update_rate(daemon, requests, clients, seconds, SUCCESS),

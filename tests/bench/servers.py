@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pool as pools
@@ -40,16 +41,16 @@ class Daemon:
     """A pool of one, with VMs that were put into its database while it was down."""
 
     def __init__(self, bench, vms):
-        self.pool = pools.Pool(hosts=1, directory=os.path.join(bench.dir, "pool"), options={"log-level": "warn"})
-        self.starts = []
-        self.sessions = []
+        self.dir = tempfile.mkdtemp(prefix="pool-", dir=bench.dir)
+        self.pool = pools.Pool(hosts=1, directory=self.dir, options={"log-level": "warn"})
+        self.starts, self.sessions, self.refs = [], [], {}
         try:
             self.pool.start()
             self.pool.hosts[0].stop()
             run([program(bench.build, "bench_fill"), os.path.join(self.host.dir, "pool.db"), str(vms)])
             self.start()
         except BaseException:
-            self.pool.stop()
+            self.stop()
             raise
         self.load = Load(bench, self.host.address, self.pool.http_port)
 
@@ -58,8 +59,12 @@ class Daemon:
         return self.pool.hosts[0]
 
     @property
+    def process(self):
+        return self.host.process
+
+    @property
     def pid(self):
-        return self.host.process.pid
+        return self.process.pid
 
     def start(self):
         """Starts it; notes in self.starts how long it took until it served."""
@@ -86,8 +91,17 @@ class Daemon:
     def api(self, method, *params):
         return self.pool.api(method, *params)
 
+    def sample(self, cls, n=1):
+        """n objects of those that were put in: of VM or VM_metrics."""
+        if not self.refs:
+            labels = [f"web front end {i:05d}, north site" for i in range(64)]
+            self.refs["VM"] = [self.api("VM.get_by_name_label", label)[0] for label in labels]
+            self.refs["VM_metrics"] = [self.api("VM.get_metrics", vm) for vm in self.refs["VM"]]
+        return self.refs[cls][:n]
+
     def stop(self):
         self.pool.stop()
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Child:

@@ -13,12 +13,15 @@ from tests.lib import pool as P  # noqa: E402
 
 
 def fill(pool):
-    """Some guests, unless the directory already has them from an earlier run."""
-    names = {r["name_label"] for r in pool.api("VM.get_all_records").values()}
+    """Some guests; those of an earlier run in the same directory are started again."""
+    known = {r["name_label"]: (ref, r) for ref, r in pool.api("VM.get_all_records").items() if not r["is_a_template"]}
     hosts = [pool.host_ref(h.index) for h in pool.hosts]
     for i in range(4):
         name = f"guest-{i + 1}"
-        if name in names:
+        if name in known:
+            ref, record = known[name]
+            if record["power_state"] == "Halted":
+                pool.api("VM.start", ref, False, False)
             continue
         host = hosts[i % len(hosts)]
         local = next((ref for ref, r in pool.api("SR.get_all_records").items() if not r["shared"] and r["content_type"] != "iso" and any(

@@ -267,7 +267,13 @@ class Pool:
 
     def join_all(self):
         for host in self.hosts[1:]:
-            Api(host.url).login()("pool.join", self.hosts[0].address, "root", PASSWORD)
+            try:
+                api = Api(host.url).login()
+            except Failure as e:  # a directory of an earlier run
+                if e.code != "HOST_IS_SLAVE":
+                    raise
+                continue
+            api("pool.join", self.hosts[0].address, "root", PASSWORD)
         wait_until("all hosts to be live and enabled", self.all_live, 90)
 
     def all_live(self):

@@ -2,6 +2,7 @@
 #include "xapi/core/authenticate.h"
 #include "xapi/core/rbac.h"
 #include "xapi/core/session.h"
+#include "xapi/core/session_db.h"
 #include "xapi/core/subject.h"
 #include "xapi/core/xapi.h"
 
@@ -104,6 +105,22 @@ struct error *api_session_slave_local_login_with_password(struct api_call *c, co
             return err_session_authorization_failed(c->arena, a->uname, "local sessions are for root");
     }
     return local_session(c, a->uname, result_r);
+}
+
+/* Local root looks at a copy of a pool database (of a backup, or brought along by a disk). */
+struct error *api_session_create_from_db_file(struct api_call *c, const struct api_session_create_from_db_file_args *a, struct value *result_r)
+{
+    struct session_spec spec = { .kind = SESSION_NORMAL, .user = c->user, .originator = "create_from_db_file", .superuser = true };
+    const char *copy = arena_printf(c->arena, "%s/session-%s.db", c->xapi->dir, uuid_make(c->arena)), *ref;
+
+    TRY(session_db_open(c->arena, c->call.clock, a->filename, copy, &spec.own));
+    struct error *e = session_create(c->xapi, c->arena, &spec, &ref);
+    if (e != NULL) {
+        session_db_close(spec.own);
+        return e;
+    }
+    *result_r = value_string(ref);
+    return NULL;
 }
 
 struct error *api_session_logout(struct api_call *c, const struct api_session_logout_args *a, struct value *result_r)

@@ -87,6 +87,18 @@ static struct error *session_check(struct api_call *c, const struct request *r)
     return session_enter(c, r->session != NULL ? r->session : "");
 }
 
+/* A session on a database file of its own looks at it, and can log out. */
+static struct error *database_check(struct api_call *c, const struct request *r)
+{
+    const struct method *m = &r->method;
+    bool reads = m->kind == METHOD_ACCESSOR && !accessor_writes(&m->accessor);
+    bool ends = m->kind == METHOD_MESSAGE && m->message->id == M_session_logout;
+
+    if (c->db == c->xapi->db || reads || ends || m->kind == METHOD_UNKNOWN)
+        return NULL;
+    return err_operation_not_allowed(c->arena, "a session on a database file can only read");
+}
+
 /* --- method and role ----------------------------------------------------------------------------------- */
 
 static struct error *method_check(struct api_call *c, const struct request *r)
@@ -145,6 +157,7 @@ struct error *dispatch_enter(struct api_call *c, struct request *r)
     TRY(host_check(c, r));
     TRY(method_check(c, r));
     TRY(role_check(c, r));
+    TRY(database_check(c, r));
     return args_check(c, r);
 }
 

@@ -48,6 +48,15 @@ static struct error *answer_read(struct api_call *c, const char *host, const str
     return error_from_strings(c->arena, words[0], failure->len - 1, words + 1);
 }
 
+/* specs §5.7: a host known to be dead is not even asked. */
+static struct error *check_live(struct api_call *c, const char *host_ref)
+{
+    const struct row *host = db_get(c->db, c->arena, &model_classes[CLASS_host], host_ref);
+    const struct row *metrics = host != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_host_metrics], row_string(host, F_host_metrics)) : NULL;
+
+    return metrics != NULL && !row_bool(metrics, F_host_metrics_live) ? err_host_offline(c->arena, host_ref) : NULL;
+}
+
 struct error *forward(struct api_call *c, const struct request *r, struct value *result_r)
 {
     const struct message_info *m = r->method.message;
@@ -60,6 +69,7 @@ struct error *forward(struct api_call *c, const struct request *r, struct value 
 
     if (c->xapi->host_target == NULL)
         return err_cannot_contact_host(c->arena, host);
+    TRY(check_live(c, host));
     TRY(c->xapi->host_target(c, host, &target));
     params[0] = value_string(REF_NULL);
     memcpy(params + 1, r->values, m->n_params * sizeof(*params));

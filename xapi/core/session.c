@@ -9,6 +9,7 @@
 #include "rpc/base/lock.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/event.h"
+#include "xapi/core/session_db.h"
 #include "xapi/core/xapi.h"
 
 LOG_MODULE(session);
@@ -38,6 +39,7 @@ void session_unref(struct session *s)
     xfree((void *)s->subject);
     xfree((void *)s->sid);
     xfree((void *)s->originator);
+    session_db_close(s->own);
     xfree(s);
 }
 
@@ -159,6 +161,7 @@ struct error *session_create(struct xapi *xapi, struct arena *a, const struct se
         session_unref(s);
         return e;
     }
+    s->own = spec->own;
     *ref_r = arena_strdup(a, s->ref);
     lock_take(&sessions->lock);
     struct session **bucket = bucket_of(sessions, s->ref);
@@ -232,6 +235,8 @@ struct error *session_enter(struct api_call *c, const char *ref)
     c->superuser = s->superuser;
     c->roles = s->roles;
     c->user = s->user;
+    if (s->own != NULL)
+        c->db = session_db_of(s->own);
     return NULL;
 }
 

@@ -21,6 +21,7 @@ struct session {
     _Atomic int64_t active_ms;  /* last use, mono */
     _Atomic int64_t shown_ms;   /* as the row's last_active says */
     atomic_bool gone;
+    struct session_db *own;     /* the database it looks at (session_db.h), or NULL: the pool's; owned */
     struct session *next;       /* table */
 };
 void session_unref(struct session *); /* NULL is fine */
@@ -34,6 +35,7 @@ struct session_spec {
     const char *host;           /* this_host; NULL: ours */
     bool superuser;
     unsigned roles;
+    struct session_db *own;     /* taken when the session was made; NULL: the pool's database */
 };
 NODISCARD struct error *session_create(struct xapi *, struct arena *, const struct session_spec *, const char **ref_r);
 /* False when there is no such session. */
