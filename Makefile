@@ -236,7 +236,7 @@ coverage: ## line coverage of the unit and component tests, into build-coverage/
 install: all ## install into DESTDIR
 	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/xapi
 	install -D -m 755 -t $(DESTDIR)/usr/bin $(BUILD)/xapi-ctl
-	install -D -m 755 -t $(DESTDIR)/usr/libexec/xapi $(BUILD)/xapi-guest
+	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/xapi-guest
 	install -D -m 644 etc/xapi.conf $(DESTDIR)/etc/xapi.conf
 	install -D -m 644 etc/pam.d-xapi $(DESTDIR)/etc/pam.d/xapi
 	install -D -m 644 etc/xapi.service $(DESTDIR)/usr/lib/systemd/system/xapi.service

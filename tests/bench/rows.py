@@ -212,18 +212,24 @@ def updates(bench):
 
 # --- start-up -------------------------------------------------------------------------------------------------
 
-@section("start", "from starting the daemon to serving")
+@section("start", "from starting the daemon to serving, and its CPU when nothing happens")
 def start(bench):
-    row = Row("start", ratio="ours")
     daemon = bench.daemon()
+    idle = []
     with Others() as others:
-        while len(daemon.starts) < 4:
+        for _ in range(3):
             daemon.restart()
-    times = sorted(daemon.starts[1:])
-    row.ours = ms(statistics.median(times) * 1e3)
-    row.median, row.worst, row.pairs = statistics.median(times), times[-1], len(times)
-    row.load, row.note = f"{others.share:.0%}", f"{bench.vms} VMs, seconds"
-    return [row]
+            before = cpu_of(daemon.pid)
+            time.sleep(2 * bench.seconds)
+            idle.append((cpu_of(daemon.pid) - before) / (2 * bench.seconds) * 100)
+    return [figure("start", daemon.starts[-3:], others, f"{bench.vms} VMs with 8 objects each; seconds"),
+            figure("idle-cpu", idle, others, "percent of a core")]
+
+
+def figure(name, values, others, note):
+    """For information, without a peer."""
+    values = sorted(values)
+    return Row(name, ratio="ours", median=statistics.median(values), worst=values[-1], pairs=len(values), load=f"{others.share:.0%}", note=note)
 
 
 # --- programs that measure by themselves ------------------------------------------------------------------------
