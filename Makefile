@@ -137,7 +137,7 @@ $(foreach t,$(patsubst tests/%.c,%,$(TREE_SRC)),$(eval $(call tree_test,$(t))))
 
 SYSTEM_TESTS := $(wildcard tests/system/test_*.py tests/system/test_*.sh)
 LONG_TESTS := $(wildcard tests/long/test_*.py)
-RUNNER := python3 tests/runner.py --log-dir $(BUILD)/test-logs
+RUNNER := BUILD=$(BUILD) python3 tests/runner.py --log-dir $(BUILD)/test-logs
 
 .PHONY: check check-unit check-system check-long check-one tests lint golden deps deps-test san ci
 deps:
@@ -162,7 +162,7 @@ check-long: deps-test ## everything under both sanitizers, and each fuzz target 
 	@$(MAKE) --no-print-directory SAN=address,undefined check-unit check-system
 	@$(MAKE) --no-print-directory SAN=thread -j$(JOBS) all tests
 	@$(MAKE) --no-print-directory SAN=thread check-unit check-system
-	@$(RUNNER) --timeout 3600 $(LONG_TESTS)
+	@$(if $(LONG_TESTS),$(RUNNER) --timeout 3600 $(LONG_TESTS),true)
 	@$(MAKE) --no-print-directory fuzz-all SECONDS=60
 lint: $(GEN) ## layers, headers alone, banned calls, sizes
 	@BUILD=$(BUILD) tests/lint/run

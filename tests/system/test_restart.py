@@ -10,7 +10,7 @@ from tests.lib import pool as P  # noqa: E402
 
 
 def guests_survive(pool):
-    vm = pool.make_vm("survivor", sr=pool.shared_sr)
+    vm = pool.make_vm("survivor", sr=pool.shared_sr, platform={"sim-dirty-mib-s": "4"})
     pool.api("VM.start_on", vm, pool.host_ref(1), False, False)
     before = pool.hosts[0].guests()
     pool.api("VM.set_name_description", vm, "written just before the kill")
@@ -68,11 +68,32 @@ def killed_in_migration(pool, vm, victim, point):
     P.wait_until("its verdict", lambda: pool.guest_data(vm).get("sim/verify") == "ok", 30)
 
 
+def stopped_in_migration(pool, vm, victim):
+    """SIGTERM while memory is on its way: the daemon ends at once and cleanly, and the guest runs on at the source."""
+    two, three = pool.host_ref(2), pool.host_ref(3)
+    if pool.api("VM.get_resident_on", vm) != two:
+        pool.api("VM.pool_migrate", vm, two, {})
+    task = pool.api("Async.VM.pool_migrate", vm, three, {"bandwidth": "1"})
+    P.wait_until("memory to flow", lambda: pool.api("task.get_progress", task) > 0.05, 30)
+    assert victim.stop() == 0, "the daemon did not end cleanly"
+    try:
+        pool.api.wait_task(task, 60)
+        raise AssertionError("it cannot have moved")
+    except P.Failure as e:
+        print("stopped", victim.index, "->", e, flush=True)
+    victim.start()
+    P.wait_until("the pool to be whole again", pool.all_live, 60)
+    P.wait_until("the guest to be the source's again", lambda: one_copy(pool, pool.api("VM.get_uuid", vm)) == [(2, pool.api("VM.get_uuid", vm))]
+                 and pool.api("VM.get_resident_on", vm) == two and pool.api("VM.get_power_state", vm) == "Running", 30)
+
+
 def main():
     with P.Pool(hosts=3, options={"allow-faults": "true"}) as pool:
         pool.make_shared_sr()
         vm = guests_survive(pool)
         source, destination = pool.hosts[1], pool.hosts[2]
+        for victim in (source, destination):
+            stopped_in_migration(pool, vm, victim)
         for point in ("migrate.source.memory", "migrate.source.ready", "migrate.source.go", "migrate.source.running"):
             killed_in_migration(pool, vm, source, point)
         for point in ("migrate.destination.ready", "migrate.destination.lose-committed"):

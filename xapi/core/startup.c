@@ -231,6 +231,7 @@ static struct error *calls_start(struct daemon_state *d) { return NULL; }
 static void calls_stop(struct daemon_state *d)
 {
     atomic_store(&d->xapi.serving, false);
+    migrate_quiesce(&d->xapi);
     tasks_cancel_all(d->xapi.tasks);
     timers_stop(d->xapi.timers); /* late answers go out now */
     front_stop(&d->xapi);
@@ -294,10 +295,10 @@ static const struct stage stages[] = {
     { "workers", workers_start, workers_stop },
     { "tables", tables_start, tables_stop },
     { "hypervisor", xenops_start_stage, xenops_stop_stage },
+    { "migrations", migrate_start_stage, migrate_stop_stage }, /* outlives whoever calls its verbs */
     { "agent", agent_start, agent_stop },
     { "pool", pool_start_stage, pool_stop_stage },
     { "front", front_start_stage, front_stop_stage },
-    { "migrations", migrate_start_stage, migrate_stop_stage },
     { "control socket", control_start, control_stop },
     { "calls", calls_start, calls_stop },
     { "ready", ready_start, ready_stop },

@@ -10,8 +10,13 @@
 #include "xapi/core/api_call.h"
 #include "xapi/core/xapi.h"
 
-/* Opens the journal, finishes or rolls back what a crash left, readies the receiver. */
+/* Opens the journal, finishes or rolls back what a crash left, readies the receiver. After xenops, before
+ * the agent and the front. */
 NODISCARD struct error *migrate_start(struct arena *, struct xapi *);
+/* First thing of a stop: takes no more, breaks the streams of migrations in flight (they roll back, or
+ * leave what recovery needs in the journal). Does not wait. */
+void migrate_quiesce(struct xapi *);
+/* Waits for what migrate_quiesce ended, and frees: when nobody can call a verb any more. */
 void migrate_stop(struct xapi *);
 
 /* Takeover route of PUT /services/xenops/…; pool secret or a session of the pool. */

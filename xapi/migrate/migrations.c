@@ -18,6 +18,35 @@ void migration_temp_uuid(const char *vm_uuid, enum journal_side side, char *out)
     memcpy(out + TEMP_PREFIX, side == JOURNAL_SOURCE ? "000000000000" : "000000000001", UUID_LEN - TEMP_PREFIX + 1);
 }
 
+bool migrations_enter(struct migrations *m, struct migration_worker *worker)
+{
+    LOCK_SCOPE(&m->lock);
+    if (m->stopping)
+        return false;
+    worker->next = m->workers;
+    m->workers = worker;
+    return true;
+}
+
+void migrations_leave(struct migrations *m, struct migration_worker *gone)
+{
+    LOCK_SCOPE(&m->lock);
+    for (struct migration_worker **p = &m->workers; *p != NULL; p = &(*p)->next)
+        if (*p == gone) {
+            *p = gone->next;
+            break;
+        }
+    cond_broadcast(&m->changed);
+}
+
+void migrations_stream(struct migrations *m, struct byte_stream **slot, struct byte_stream *stream)
+{
+    LOCK_SCOPE(&m->lock);
+    *slot = stream;
+    if (m->stopping && stream != NULL)
+        bytes_abort(stream);
+}
+
 bool migrations_pause(struct migrations *m, int64_t ms)
 {
     LOCK_SCOPE(&m->lock);
@@ -83,15 +112,28 @@ struct error *migrate_start(struct arena *a, struct xapi *xapi)
     return migrations_recover(a, m);
 }
 
+void migrate_quiesce(struct xapi *xapi)
+{
+    struct migrations *m = xapi->migrations;
+    LOCK_SCOPE(&m->lock);
+    m->stopping = true;
+    cond_broadcast(&m->changed);
+    for (struct migration_worker *w = m->workers; w != NULL; w = w->next) {
+        if (w->vm != NULL)
+            bytes_abort(w->vm);
+        if (w->mem != NULL)
+            bytes_abort(w->mem);
+    }
+}
+
 void migrate_stop(struct xapi *xapi)
 {
     struct migrations *m = xapi->migrations;
     if (m == NULL)
         return;
+    migrate_quiesce(xapi);
     lock_take(&m->lock);
-    m->stopping = true;
-    cond_broadcast(&m->changed);
-    while (m->recovering > 0)
+    while (m->recovering > 0 || m->workers != NULL)
         cond_wait(&m->changed, &m->lock);
     lock_drop(&m->lock);
     incoming_free_all(m);

@@ -11,15 +11,26 @@
 
 struct incoming;
 
+/* A thread that works on a migration, and the streams that it may be blocked on: stopping the daemon
+ * aborts them and waits for the thread. */
+struct migration_worker { struct migration_worker *next; struct byte_stream *vm, *mem; };
+
 struct migrations {
     struct xapi *xapi;
     struct journal *journal;
     struct lock lock;          /* class MIGRATE: the list, and the state of each incoming migration */
     struct cond changed;
     struct incoming *incoming; /* linked list */
+    struct migration_worker *workers;
     bool stopping;
     unsigned recovering;       /* threads that still ask a destination */
 };
+
+/* Registers a worker (zeroed by the caller, who keeps it until leave); false when the daemon stops. */
+bool migrations_enter(struct migrations *, struct migration_worker *);
+void migrations_leave(struct migrations *, struct migration_worker *);
+/* Puts a stream into one of the worker's two slots, or takes it out (NULL) before it is closed. */
+void migrations_stream(struct migrations *, struct byte_stream **slot, struct byte_stream *);
 
 /* The uuid a domain has while it is not (yet, or any more) the VM: 24 characters of the VM's uuid and a
  * side mark, so that a move to the same host works (specs §8.2 step 0). out has UUID_LEN + 1 bytes. */

@@ -354,7 +354,7 @@ static void receive_vm(struct call *c, struct migrations *m, struct incoming *in
 }
 
 /* --- HTTP ------------------------------------------------------------------------------------------------------ */
-struct put { struct xapi *xapi; struct incoming *in; bool mem; };
+struct put { struct xapi *xapi; struct incoming *in; bool mem; struct migration_worker worker; };
 
 static void put_run(struct http_exchange *x, struct byte_stream *stream, void *ctx)
 {
@@ -362,13 +362,16 @@ static void put_run(struct http_exchange *x, struct byte_stream *stream, void *c
     AUTO_ARENA a = arena_new();
     struct call c = { .arena = a, .clock = put->xapi->clock, .id = arena_printf(a, "M:%.8s", put->in->id) };
     struct call *outer = call_enter(&c);
+    migrations_stream(put->xapi->migrations, &put->worker.vm, stream);
     if (put->mem)
         receive_mem(&c, put->xapi->migrations, put->in, stream);
     else
         receive_vm(&c, put->xapi->migrations, put->in, stream);
     call_enter(outer);
+    migrations_stream(put->xapi->migrations, &put->worker.vm, NULL);
     bytes_close(stream);
     incoming_unref(put->xapi->migrations, put->in);
+    migrations_leave(put->xapi->migrations, &put->worker);
     xfree(put);
 }
 
@@ -394,18 +397,20 @@ void migrate_http_put(struct http_exchange *x, void *ctx)
         refuse_put(x, 401);
         return;
     }
-    lock_take(&xapi->migrations->lock);
-    struct incoming *in = id == NULL ? NULL : find_locked(xapi->migrations, id);
-    if (in != NULL && !xapi->migrations->stopping)
-        in->refs++;
-    else
-        in = NULL;
-    lock_drop(&xapi->migrations->lock);
-    if (in == NULL) {
-        refuse_put(x, 404);
-        return;
-    }
     struct put *put = xcalloc(1, sizeof *put);
-    *put = (struct put){ .xapi = xapi, .in = in, .mem = mem };
-    http_takeover(x, put_run, put);
+    *put = (struct put){ .xapi = xapi, .mem = mem };
+    if (id != NULL && migrations_enter(xapi->migrations, &put->worker)) {
+        lock_take(&xapi->migrations->lock);
+        put->in = find_locked(xapi->migrations, id);
+        if (put->in != NULL)
+            put->in->refs++;
+        lock_drop(&xapi->migrations->lock);
+        if (put->in != NULL) {
+            http_takeover(x, put_run, put);
+            return;
+        }
+        migrations_leave(xapi->migrations, &put->worker);
+    }
+    xfree(put);
+    refuse_put(x, 404);
 }

@@ -34,7 +34,8 @@ struct sender {
     const struct value *spec;
     struct http_target target;
     struct save_policy policy;
-    struct byte_stream *vm, *mem;
+    struct migration_worker worker;
+    struct byte_stream *vm, *mem; /* also in 'worker' while open */
     struct save_result saved;
     int done_fd; /* readable once the image is sent: ends the watch for cancellation */
     bool suspended;
@@ -113,7 +114,17 @@ static struct error *open_stream(struct sender *s, const char *kind, struct byte
                                        s->m->xapi->pool_secret, s->id, s->vm_uuid,
                                        (long long)value_get_int(s->spec, "memory_static_max", 0));
     int r = http_client_raw(s->c, s->m->xapi->client, &s->target, "PUT", path, headers, stream_r);
-    return r == 0 ? NULL : transport_failed(s, "connecting to the destination", r);
+    if (r != 0)
+        return transport_failed(s, "connecting to the destination", r);
+    migrations_stream(s->m, stream_r == &s->vm ? &s->worker.vm : &s->worker.mem, *stream_r);
+    return NULL;
+}
+
+static void close_stream(struct sender *s, struct byte_stream **stream)
+{
+    migrations_stream(s->m, stream == &s->vm ? &s->worker.vm : &s->worker.mem, NULL);
+    bytes_close(*stream);
+    *stream = NULL;
 }
 
 static struct error *expect(struct sender *s, struct byte_stream *stream, const char *what, int timeout_ms)
@@ -132,8 +143,7 @@ static struct error *step_connect(struct sender *s)
 
 static void undo_connect(struct sender *s)
 {
-    bytes_close(s->vm);
-    s->vm = NULL;
+    close_stream(s, &s->vm);
 }
 
 /* --- step 4: the mem stream ------------------------------------------------------------------------ */
@@ -147,8 +157,7 @@ static struct error *step_memory(struct sender *s)
 
 static void undo_memory(struct sender *s)
 {
-    bytes_close(s->mem);
-    s->mem = NULL;
+    close_stream(s, &s->mem);
 }
 
 /* --- step 5: the image, live, until the guest is suspended and all of it is sent -------------------- */
@@ -365,9 +374,12 @@ struct error *migrate_verb_send(struct call *c, struct xapi *xapi, const struct 
     s.steady.cancel = NULL;
     s.steady.deadline_ms = 0;
     TRY(sender_init(&s, args));
+    if (!migrations_enter(s.m, &s.worker))
+        return err_internal(c->arena, "this host's daemon is stopping");
     struct error *e = run_steps(&s);
-    bytes_close(s.mem);
-    bytes_close(s.vm);
+    close_stream(&s, &s.mem);
+    close_stream(&s, &s.vm);
+    migrations_leave(s.m, &s.worker);
     TRY(e);
     int64_t now = clock_us(c->clock);
     struct value_dict d = { 0 };
