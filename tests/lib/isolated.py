@@ -21,13 +21,21 @@ def enter_namespace(path):
             raise OSError(ctypes.get_errno(), "setns " + path)
 
 
+class NoNamespaces(Exception):
+    """This machine lets nobody make network namespaces (an unprivileged container, a chroot)."""
+
+
 class IsolatedPool(P.Pool):
     def __init__(self, hosts=3, **options):
         self.tag = f"xp{os.getpid()}"
         self.lab = self.tag + "lab"
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
-        self.make_namespaces(hosts)
-        enter_namespace(f"/run/netns/{self.lab}")
+        try:
+            self.make_namespaces(hosts)
+            enter_namespace(f"/run/netns/{self.lab}")
+        except (subprocess.CalledProcessError, OSError) as e:
+            self.remove_namespaces(hosts)
+            raise NoNamespaces(getattr(e, "stderr", "") or str(e)) from e
         super().__init__(hosts=hosts, prefix="10.77.0", **options)
 
     def namespace(self, index):
@@ -65,5 +73,8 @@ class IsolatedPool(P.Pool):
         finally:
             with contextlib.suppress(OSError):
                 ctypes.CDLL(None).setns(self.home, CLONE_NEWNET)
-            for name in [self.lab] + [self.namespace(h.index) for h in self.hosts]:
-                ip("netns", "del", name, check=False)
+            self.remove_namespaces(len(self.hosts))
+
+    def remove_namespaces(self, hosts):
+        for name in [self.lab] + [self.namespace(i) for i in range(1, hosts + 1)]:
+            ip("netns", "del", name, check=False)

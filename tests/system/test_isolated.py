@@ -5,14 +5,19 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 from tests.lib import pool as P  # noqa: E402
-from tests.lib.isolated import IsolatedPool  # noqa: E402
+from tests.lib.isolated import IsolatedPool, NoNamespaces  # noqa: E402
 
 
 def main():
     if os.geteuid() != 0 or not os.path.exists("/proc/self/ns/net"):
         print("needs root and network namespaces")
         sys.exit(77)
-    with IsolatedPool(hosts=2) as pool:
+    try:
+        isolated = IsolatedPool(hosts=2)
+    except NoNamespaces as e:
+        print(f"no network namespaces can be made here: {e}")
+        sys.exit(77)
+    with isolated as pool:
         sr = pool.make_shared_sr()
         one, two = pool.host_ref(1), pool.host_ref(2)
         vm = pool.make_vm("isolated", sr=sr, platform={"sim-dirty-mib-s": "8"})
