@@ -50,7 +50,7 @@ struct connection {
     size_t len;
     const char *expect;      /* in each reply; NULL: anything */
     unsigned replies;
-    uint64_t bytes;                     /* of the message being received, or the last */
+    uint64_t bytes;                     /* of the message being received */
     int64_t sent_us, first_us, done_us; /* first_us 0: nothing yet */
     struct frame frame;
 };
@@ -193,6 +193,7 @@ static void message_done(struct load *l, struct connection *c)
     }
     l->on_message(l, c);
     frame_reset(&c->frame);
+    c->bytes = 0;
 }
 
 static void connection_lost(struct load *l, struct connection *c)

@@ -293,6 +293,11 @@ def stream(bench):
     return program_rows(bench, "bench_stream", *((32, 3) if bench.quick else (128, bench.pairs)))
 
 
+@section("front", "bench_http: the front by itself")
+def front(bench):
+    return program_rows(bench, "bench_http")
+
+
 @section("db", "bench_db: the database by itself")
 def db(bench):
     return program_rows(bench, "bench_db", "-d", bench.dir, "-n", bench.vms, "-s", bench.seconds)

@@ -20,7 +20,7 @@ void migrate_quiesce(struct xapi *);
 void migrate_stop(struct xapi *);
 
 /* Takeover route of PUT /services/xenops/…; pool secret or a session of the pool. */
-void migrate_http_put(struct http_exchange *, void *xapi);
+void migrate_http_put(struct http_exchange *, void *ctx); /* ctx: struct xapi */
 
 /* Agent verbs (xapi/pool/agent_verbs.c lists them): args and results are documented in sender.c and
  * receiver.c. */
