@@ -33,7 +33,7 @@ struct incoming {
     enum phase phase;
     bool vm_connected, mem_connected, image_done;
     struct error *image_error; /* in 'arena' */
-    struct byte_stream *mem;   /* for aborting a stuck restore; borrowed from its thread */
+    struct byte_stream *vm, *mem; /* for waking the threads that read them; borrowed from those threads */
 };
 
 /* --- the table --------------------------------------------------------------------------------------- */
@@ -169,6 +169,14 @@ struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const stru
     return e;
 }
 
+/* The source asks on a new connection, so the old one is dead, whether its end was noticed here or not. */
+static void wake_conversation(struct migrations *m, struct incoming *in)
+{
+    LOCK_SCOPE(&m->lock);
+    if (in->vm != NULL)
+        bytes_abort(in->vm);
+}
+
 static struct value state_answer(struct arena *a, enum phase outcome)
 {
     struct value_dict d = { 0 };
@@ -189,6 +197,8 @@ struct error *migrate_verb_ask(struct call *c, struct xapi *xapi, const struct v
     lock_drop(&m->lock);
     if (in != NULL) {
         enum phase outcome = decide(c->arena, m, in, PHASE_ABORTED);
+        if (outcome == PHASE_ABORTED)
+            wake_conversation(m, in);
         incoming_unref(m, in);
         *result_r = state_answer(c->arena, outcome);
         return NULL;
@@ -265,17 +275,20 @@ static struct error *wait_image(struct arena *a, struct migrations *m, struct in
     return e;
 }
 
+/* The first vm stream of a migration that waits for one; any other is a mistake. */
+static bool attach_vm(struct migrations *m, struct incoming *in, struct byte_stream *stream)
+{
+    LOCK_SCOPE(&m->lock);
+    if (in->phase != PHASE_PREPARED || in->vm_connected)
+        return false;
+    in->vm_connected = true;
+    in->phase = PHASE_RESTORING;
+    in->vm = stream;
+    return true;
+}
+
 static struct error *reserve(struct call *c, struct migrations *m, struct incoming *in)
 {
-    lock_take(&m->lock);
-    bool fresh = in->phase == PHASE_PREPARED && !in->vm_connected;
-    if (fresh) {
-        in->vm_connected = true;
-        in->phase = PHASE_RESTORING;
-    }
-    lock_drop(&m->lock);
-    if (!fresh)
-        return err_internal(c->arena, "migration %s is not waiting for its source", in->id);
     struct domain_info info;
     return xenops_create(c, m->xapi->xenops, &in->spec, in->temp, &info);
 }
@@ -329,6 +342,11 @@ static void run_committed(struct call *c, struct migrations *m, struct incoming 
 
 static void receive_vm(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
 {
+    if (!attach_vm(m, in, vm)) {
+        int ignored = handshake_send(vm, err_internal(c->arena, "migration %s is not waiting for its source", in->id));
+        log_warn("migration %s: an unexpected vm stream was refused (%d)", in->id, ignored);
+        return;
+    }
     struct error *e = receive_until_ready(c, m, in, vm);
     if (e == NULL)
         e = hear(c, vm, -1, "waiting for GO");
@@ -350,6 +368,7 @@ static void receive_vm(struct call *c, struct migrations *m, struct incoming *in
             log_debug("migration %s: the source did not hear why", in->id);
     }
     LOCK_SCOPE(&m->lock);
+    in->vm = NULL;
     remove_locked(m, in);
 }
 
