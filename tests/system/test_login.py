@@ -153,6 +153,14 @@ def refusals(pool, session):
         other.sendall(head.encode())
         first = other.recv(1000)
         assert first.startswith(b"HTTP/1.1 4") or first.startswith(b"HTTP/1.1 5"), (head, first)
+    for head, status in (("PUT /services/xenops/migrate/vm/0 HTTP/1.1\r\nHost: x\r\n\r\n", 401),
+                         ("PUT /services/xenops/migrate/mem/0 HTTP/1.1\r\nHost: x\r\nCookie: pool_secret=wrong; migration_id=0\r\n\r\n", 401),
+                         ("PUT /services/xenops/elsewhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+                         ("POST /services/agent HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 401)):
+        other = connect(pool)
+        other.sendall(head.encode())
+        got = other.recv(1000)
+        assert int(got.split()[1]) in (status, 403), (head, got)
     assert pool.api("pool.get_all"), "still serving"
 
 
