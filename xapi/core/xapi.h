@@ -11,6 +11,7 @@
 #include "xenops/xenops.h"
 
 struct agent;
+struct allowed_refresh;
 struct migrations;
 struct storage;
 struct heartbeat;
@@ -44,6 +45,7 @@ struct xapi {
     struct heartbeat *heartbeat; /* xapi/pool/heartbeat.h; under its own lock */
     struct agent *agent;        /* verbs of this host and calls to others: xapi/core/agent.h */
     struct migrations *migrations;
+    struct allowed_refresh *allowed_refresh; /* coordinator only */
     struct tasks *tasks;
     struct sessions *sessions;
     struct operations *operations;

@@ -5,8 +5,8 @@
 #include "rpc/base/log.h"
 #include "storage/sr.h"
 #include "xapi/core/internal_call.h"
-#include "xapi/core/operations.h"
 #include "xapi/core/agent.h"
+#include "xapi/pool/allowed_refresh.h"
 #include "xapi/pool/fresh_pool.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/host_record.h"
@@ -14,20 +14,6 @@
 #include "xapi/pool/sr_rows.h"
 
 LOG_MODULE(pool_start);
-
-/* After a restart nothing is under way any more. */
-static struct error *allowed_recompute(struct api_call *c, struct txn *txn)
-{
-    static const unsigned classes[] = { CLASS_pool, CLASS_host, CLASS_SR, CLASS_VDI, CLASS_VM, CLASS_VBD, CLASS_VIF };
-
-    for (unsigned i = 0; i < ARRAY_LEN(classes); i++) {
-        struct row_list rows = txn_all(txn, &model_classes[classes[i]]);
-
-        for (unsigned k = 0; k < rows.n; k++)
-            TRY(operations_update(c, txn, classes[i], rows.rows[k]->ref));
-    }
-    return NULL;
-}
 
 /* This host's row is found by its uuid and follows what the host says now; it is live from here on. */
 static struct error *known_pool_update(struct api_call *c, const struct value *description, const char **host_ref_r)
@@ -55,7 +41,6 @@ static struct error *host_open(struct api_call *c, const char *host_ref)
     TRY(txn_set_bool(txn, CLASS_host_metrics, row_string(host, F_host_metrics), F_host_metrics_live, true));
     if (strcmp(row_map(host, F_host_other_config, HOST_STAYS_DISABLED, ""), "true") != 0)
         TRY(txn_set_bool(txn, CLASS_host, host_ref, F_host_enabled, true));
-    TRY(allowed_recompute(c, txn));
     return txn_commit(txn, NULL);
 }
 
@@ -75,7 +60,9 @@ static struct error *coordinator_start(struct arena *arena, struct xapi *xapi)
     xapi->host_ref = arena_strdup(arena, host_ref);
     TRY(heartbeat_start(arena, xapi));
     pbd_plug_all(&c, host_ref);
-    return host_open(&c, host_ref);
+    TRY(host_open(&c, host_ref));
+    xapi->allowed_refresh = allowed_refresh_start(xapi);
+    return NULL;
 }
 
 static struct error *member_start(struct arena *arena, struct xapi *xapi)
@@ -96,6 +83,8 @@ struct error *pool_start(struct arena *arena, struct xapi *xapi)
 
 void pool_stop(struct xapi *xapi)
 {
+    allowed_refresh_stop(xapi->allowed_refresh);
+    xapi->allowed_refresh = NULL;
     agent_drain(xapi->agent); /* its verbs use what goes away here */
     heartbeat_stop(xapi);
     storage_free(xapi->storage);
