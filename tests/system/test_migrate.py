@@ -32,8 +32,8 @@ def clean(pool, vm, where):
     P.wait_until("exactly one domain", lambda: [(h.index, u) for h in pool.hosts for u, _ in h.guests() if u[:8] == record["uuid"][:8]]
                  == [(pool.host_of(where).index, record["uuid"])], 20)
     for host in pool.hosts:
-        unfinished = [m for m in json.loads(host.ctl("migrations")) if m["state"] not in ("DONE", "RESUMED", "RUNNING", "ABORTED")]
-        assert unfinished == [], unfinished
+        P.wait_until(f"host {host.index}'s journal to be finished", lambda: all(
+            m["state"] in ("DONE", "RESUMED", "RUNNING", "ABORTED") for m in json.loads(host.ctl("migrations"))), 20)
 
 
 def verified(pool, vm):

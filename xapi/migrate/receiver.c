@@ -3,9 +3,9 @@
  * One 'struct incoming' a migration. Its phase is guarded by the MIGRATE lock; nobody waits for the disk
  * under it: who decides takes the phase DECIDING, writes the journal unlocked, then publishes the outcome.
  *
- *   PREPARED -> RESTORING -> READY -> DECIDING -> COMMITTED | ABORTED
+ *   PREPARED -> RESTORING -> READY -> COMMITTED | ABORTED, through DECIDING while the journal is written
  *
- * GO and ask/abort race for DECIDING; whoever loses waits for the outcome. ABORTED is for ever. */
+ * READY, GO and ask/abort race for DECIDING; whoever loses waits for the outcome. ABORTED is for ever. */
 #include <errno.h>
 #include <string.h>
 
@@ -261,16 +261,28 @@ static void receive_mem(struct call *c, struct migrations *m, struct incoming *i
 /* --- the vm stream: the whole conversation ------------------------------------------------------------------ */
 static struct error *wait_image(struct arena *a, struct migrations *m, struct incoming *in, struct byte_stream *vm)
 {
-    lock_take(&m->lock);
+    LOCK_SCOPE(&m->lock);
     while (!in->image_done && in->phase == PHASE_RESTORING && !m->stopping)
         cond_wait_ms(&m->changed, &m->lock, 1000);
-    struct error *e = NULL;
-    if (!in->image_done)
-        e = err_internal(a, "migration %s was given up while its image was received", in->id);
-    else
-        e = error_dup(a, in->image_error);
-    if (e == NULL && in->phase == PHASE_RESTORING)
-        in->phase = PHASE_READY;
+    if (!in->image_done || in->phase != PHASE_RESTORING)
+        return err_internal(a, "migration %s was given up while its image was received", in->id);
+    return error_dup(a, in->image_error);
+}
+
+/* READY is written under DECIDING like the outcomes, so that no record ever follows an ABORTED. */
+static struct error *become_ready(struct arena *a, struct migrations *m, struct incoming *in)
+{
+    lock_take(&m->lock);
+    bool ours = in->phase == PHASE_RESTORING;
+    if (ours)
+        in->phase = PHASE_DECIDING;
+    lock_drop(&m->lock);
+    if (!ours)
+        return err_internal(a, "migration %s was given up before it was ready", in->id);
+    struct error *e = note(a, m, in, JOURNAL_READY);
+    lock_take(&m->lock);
+    in->phase = e == NULL ? PHASE_READY : PHASE_RESTORING;
+    cond_broadcast(&m->changed);
     lock_drop(&m->lock);
     return e;
 }
@@ -316,7 +328,7 @@ static struct error *receive_until_ready(struct call *c, struct migrations *m, s
     TRY(say(c, vm, "telling the source that memory is reserved"));
     TRY(hear(c, vm, MEM_CONNECT_MS, "waiting for the source to open its memory stream"));
     TRY(wait_image(c->arena, m, in, vm));
-    TRY(note(c->arena, m, in, JOURNAL_READY));
+    TRY(become_ready(c->arena, m, in));
     if (fault_hit("migrate.destination.ready"))
         return err_internal(c->arena, "injected fault before READY");
     return say(c, vm, "telling the source that the image is complete");
