@@ -8,7 +8,7 @@
  * copies exist); xenops_rename changes it. Calls for one domain never overlap (xenops.c queues them);
  * calls for different domains do. A failed call leaves the domain as it was, unless said otherwise.
  * All may block and must watch call_cancelled(). Errors carry codes without references; xapi/ maps
- * them (xapi/core/backend_errors.c): HOST_NOT_ENOUGH_FREE_MEMORY [needed; available], TASK_CANCELLED [],
+ * them (vm_run_error in xapi/core/vm_run.h): HOST_NOT_ENOUGH_FREE_MEMORY [needed; available], TASK_CANCELLED [],
  * VM_FAILED_SUSPEND_ACKNOWLEDGMENT [], VM_SUSPEND_TIMEOUT [seconds], VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT [],
  * VM_SHUTDOWN_TIMEOUT [seconds], VM_BAD_POWER_STATE [expected; actual] ("halted": no such life yet, or ended),
  * DOMAIN_NOT_FOUND [uuid] (internal), INTERNAL_ERROR [text]. */

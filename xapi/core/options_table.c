@@ -48,16 +48,7 @@ const struct config_option xapi_options[] = {
 
     /* migration and maintenance */
     FLAG("migration-https-only", "true", "memory and disks travel over TLS only"),
-    FLAG("website-https-only", "true", "plain HTTP file requests are sent to HTTPS"),
-    FLAG("https-only-default", "true", "first value of host.https_only"),
-    TEXT("migration-profile", "documented", "documented, xapi, orchestrate or virsh: which rules apply"),
-    NUMBER("evacuation-batch-size", "10", 1, 1000, "VMs moving at once in host.evacuate"),
-    FLAG("relax-xsm-sr-check", "true", "an SR of the same uuid needs no copy"),
-    NUMBER("additional-ballooning-timeout", "120", 1, 86400, "seconds a guest may take to give up memory"),
     NUMBER("wait_memory_target_timeout", "256", 1, 86400, "seconds to reach a memory target"),
-    NUMBER("vm-suspend-ack-timeout", "30", 1, 86400, "seconds until a guest acknowledges a suspend"),
-    NUMBER("vm-suspend-timeout", "1200", 1, 86400, "seconds until it has suspended"),
-    NUMBER("domain_shutdown_ack_timeout", "60", 1, 86400, "seconds until a guest acknowledges a shutdown"),
     NUMBER("domain_shutdown_total_timeout", "1200", 1, 86400, "seconds until it has shut down"),
 
     POOL_OPTIONS,

@@ -259,7 +259,7 @@ static void receive_mem(struct call *c, struct migrations *m, struct incoming *i
 }
 
 /* --- the vm stream: the whole conversation ------------------------------------------------------------------ */
-static struct error *wait_image(struct arena *a, struct migrations *m, struct incoming *in, struct byte_stream *vm)
+static struct error *wait_image(struct arena *a, struct migrations *m, struct incoming *in)
 {
     LOCK_SCOPE(&m->lock);
     while (!in->image_done && in->phase == PHASE_RESTORING && !m->stopping)
@@ -327,7 +327,7 @@ static struct error *receive_until_ready(struct call *c, struct migrations *m, s
     TRY(reserve(c, m, in));
     TRY(say(c, vm, "telling the source that memory is reserved"));
     TRY(hear(c, vm, MEM_CONNECT_MS, "waiting for the source to open its memory stream"));
-    TRY(wait_image(c->arena, m, in, vm));
+    TRY(wait_image(c->arena, m, in));
     TRY(become_ready(c->arena, m, in));
     if (fault_hit("migrate.destination.ready"))
         return err_internal(c->arena, "injected fault before READY");

@@ -3,7 +3,7 @@
  *
  * Agent verb "migrate.send". Arguments: migration_id, vm (uuid), spec (vm_spec as the destination must see
  * it), destination {address, port, tls, fingerprint}, live (bool), max_downtime_ms, bandwidth (bytes/s).
- * Result: rounds, pages, bytes, blackout_us, duration_us, prediction of nothing yet. */
+ * Result: rounds, pages, bytes, blackout_us, duration_us. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -38,7 +38,6 @@ struct sender {
     struct byte_stream *vm, *mem; /* also in 'worker' while open */
     struct save_result saved;
     int done_fd; /* readable once the image is sent: ends the watch for cancellation */
-    bool suspended;
     int64_t began_us, running_us;
 };
 
@@ -170,7 +169,6 @@ static void on_progress(void *ctx, const struct save_progress *p)
 static struct error *on_suspended(void *ctx, struct call *c)
 {
     struct sender *s = ctx;
-    s->suspended = true;
     return note(s, JOURNAL_SUSPENDED);
 }
 

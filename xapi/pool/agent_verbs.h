@@ -2,7 +2,7 @@
  *
  * Called through agent_call() with a map of the arguments named here. Every verb is idempotent: done
  * twice it leaves what doing it once leaves. Numbers may arrive as decimal strings (value_get_int).
- * Errors of lower levels keep their codes and carry uuids; xapi/core/backend_errors.c maps them.
+ * Errors of lower levels keep their codes and carry uuids; vm_run_error and storage_error map them.
  *
  * Domains (agent_vm.c; "domain" is the map made by domain_value)
  *   vm.start     spec (vm_spec_to_value), paused        -> domain; one that runs already is left alone
