@@ -172,12 +172,12 @@ static struct error *on_suspended(void *ctx, struct call *c)
     return note(s, JOURNAL_SUSPENDED);
 }
 
-/* When the save fails because the stream broke, the destination's own word tells more. */
+/* When the save fails because the stream broke, cancelling or the destination's own word tells why. */
 static struct error *peer_word(struct sender *s, struct error *own)
 {
     struct error *peer = NULL;
-    if (error_is(own, "TASK_CANCELLED") || call_cancelled(s->c))
-        return own;
+    if (call_cancelled(s->c)) /* it broke because abort_on_cancel broke it */
+        return error_make(s->c->arena, __FILE__, __LINE__, "TASK_CANCELLED", 0);
     if (handshake_receive(s->c->arena, s->vm, -1, 1000, &peer) == 0 && peer != NULL)
         return peer;
     return own;
