@@ -27,11 +27,14 @@ http_SRC    := $(wildcard rpc/http/*.c)
 idlc_SRC    := $(filter-out db/idlc/main.c,$(wildcard db/idlc/*.c))
 db_SRC      := $(wildcard db/*.c)
 xenops_SRC  := $(wildcard xenops/*.c xenops/sim/*.c xenops/stream/*.c)
+nbd_SRC     := $(wildcard rpc/nbd/*.c)
+image_SRC   := $(wildcard storage/image/*.c)
+tapd_SRC    := $(filter-out storage/tapd/main.c,$(wildcard storage/tapd/*.c))
 storage_SRC := $(wildcard storage/*.c storage/drivers/*.c)
 xapi_SRC    := $(filter-out xapi/core/main.c,$(wildcard xapi/core/*.c xapi/api/*.c xapi/pool/*.c xapi/migrate/*.c xapi/transfer/*.c xapi/cli/*.c))
 testlib_SRC := $(wildcard tests/lib/*.c)
 
-LIBS := base wire http idlc db xenops storage xapi testlib
+LIBS := base wire http nbd idlc db xenops image tapd storage xapi testlib
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 $(foreach l,$(LIBS),$(eval $(l)_OBJ := $(call obj,$($(l)_SRC))))
 db_OBJ   += $(BUILD)/obj/gen/model_tables.o
@@ -42,16 +45,20 @@ EXT_base := -lcrypto
 EXT_wire := $(shell xmlrpc-c-config --libs 2>/dev/null) -lcjson
 EXT_http := -lssl -lcrypto
 EXT_db   := -lsqlite3
+EXT_tapd := $(if $(wildcard /usr/include/liburing.h),-luring) -lssl -lcrypto -lxxhash
+EXT_storage := -lxxhash
 EXT_xapi := -lpam -lcrypt -lzstd -lxxhash
 
 # --- programs ---------------------------------------------------------------------------------------
-PROGRAMS := xapi xapi-ctl xapi-guest idlc
+PROGRAMS := xapi xapi-ctl xapi-guest tapd idlc
 xapi_MAIN := xapi/core/main.c
-xapi_LIBS := xapi storage xenops db http wire base
+xapi_LIBS := xapi storage tapd image nbd xenops db http wire base
 xapi-ctl_MAIN := $(wildcard xapi/ctl/*.c)
-xapi-ctl_LIBS := xapi storage xenops db http wire base
+xapi-ctl_LIBS := xapi storage tapd image nbd xenops db http wire base
 xapi-guest_MAIN := $(wildcard xenops/sim/guest/*.c)
-xapi-guest_LIBS := base
+xapi-guest_LIBS := nbd base
+tapd_MAIN := storage/tapd/main.c
+tapd_LIBS := tapd image nbd base
 idlc_MAIN := db/idlc/main.c
 idlc_LIBS := idlc base
 ext_for = $(foreach l,$(1),$(EXT_$(l))) -lm -ldl
@@ -114,8 +121,11 @@ below_http := http base
 below_idlc := idlc base
 below_db := db base
 below_xenops := xenops base
-below_storage := storage base
-below_xapi := xapi storage xenops db http wire base
+below_nbd := nbd base
+below_image := image base
+below_tapd := tapd image nbd base
+below_storage := storage tapd image nbd base
+below_xapi := xapi storage tapd image nbd xenops db http wire base
 UNIT_SRC := $(wildcard tests/unit/*/test_*.c)
 TREE_SRC := $(wildcard tests/contract/test_*.c tests/component/test_*.c)
 UNIT_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
@@ -180,7 +190,7 @@ FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 SECONDS ?= 60
 MAKEFLAGS += --no-builtin-rules
 .PRECIOUS: $(BUILD)/gen/%.c
-FUZZ_LIBS := xapi storage xenops idlc db http wire base
+FUZZ_LIBS := xapi storage tapd image nbd xenops idlc db http wire base
 define fuzzer
 build-fuzz/fuzz_$(1): tests/fuzz/fuzz_$(1).c fuzz-libs
 	@echo "  FUZZ $$@"
@@ -226,7 +236,7 @@ $(BUILD)/tests/$(1): $(BUILD)/obj/tests/$(1).o $$(call lib,$$(below_xapi))
 endef
 $(foreach t,$(patsubst tests/%.c,%,$(BENCH_SRC)),$(eval $(call bench_program,$(t))))
 
-ALL_SRC = $(foreach l,$(filter-out testlib,$(LIBS)),$($(l)_SRC)) $(xapi_MAIN) $(xapi-ctl_MAIN) $(xapi-guest_MAIN)
+ALL_SRC = $(foreach l,$(filter-out testlib,$(LIBS)),$($(l)_SRC)) $(tapd_MAIN) $(xapi_MAIN) $(xapi-ctl_MAIN) $(xapi-guest_MAIN)
 analyze: $(GEN) ## clang thread-safety warnings and clang-tidy over the tree
 	@$(MAKE) --no-print-directory CC=clang CFLAGS=-Wthread-safety -j$(JOBS) all
 	@clang-tidy --quiet $(ALL_SRC) -- -std=c11 -D_GNU_SOURCE -I. -I$(BUILD)
@@ -237,6 +247,7 @@ install: all ## install into DESTDIR
 	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/xapi
 	install -D -m 755 -t $(DESTDIR)/usr/bin $(BUILD)/xapi-ctl
 	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/xapi-guest
+	install -D -m 755 -t $(DESTDIR)/usr/sbin $(BUILD)/tapd
 	install -D -m 644 etc/xapi.conf $(DESTDIR)/etc/xapi.conf
 	install -D -m 644 etc/pam.d-xapi $(DESTDIR)/etc/pam.d/xapi
 	install -D -m 644 etc/xapi.service $(DESTDIR)/usr/lib/systemd/system/xapi.service

@@ -1,10 +1,16 @@
 #include <string.h>
 
+#include "rpc/base/memory.h"
 #include "storage/sr_driver.h"
 
 const struct sr_driver *const sr_drivers[] = {
     &sr_driver_file,
+    &sr_driver_ext,
+    &sr_driver_nfs,
+    &sr_driver_gfs2,
+    &sr_driver_lvm,
     &sr_driver_iso,
+    &sr_driver_dummy,
     NULL,
 };
 
@@ -25,7 +31,22 @@ static const struct { unsigned cap; const char *feature; } features[] = {
     { SR_CAP_VDI_ATTACH, "VDI_ATTACH" },
     { SR_CAP_VDI_ATTACH, "VDI_DETACH" },
     { SR_CAP_THIN, "THIN_PROVISIONING" },
+    { SR_CAP_VDI_MIRROR_IN, "VDI_MIRROR_IN" },
+    { SR_CAP_VDI_GENERATE_CONFIG, "VDI_GENERATE_CONFIG" },
 };
+
+static char *base_dir; /* NULL: the default */
+
+void sr_drivers_base(const char *dir)
+{
+    xfree(base_dir);
+    base_dir = xstrdup(dir);
+}
+
+const char *sr_drivers_base_dir(void)
+{
+    return base_dir == NULL ? "/run/sr-mount" : base_dir;
+}
 
 const struct sr_driver *sr_driver_find(const char *type)
 {

@@ -17,7 +17,8 @@
 #include "storage/sr_driver.h"
 
 struct storage; /* one per host */
-struct storage *storage_new(void);
+struct taps;
+struct storage *storage_new(struct taps *); /* borrowed; NULL (tests): no VDI is served by a tapd */
 void storage_free(struct storage *); /* detaches what is attached; NULL is fine */
 
 /* An SR as the caller describes it. */
@@ -38,10 +39,51 @@ NODISCARD struct error *vdi_resize(struct call *, struct storage *, const char *
 NODISCARD struct error *vdi_clone(struct call *, struct storage *, const char *sr, const char *location, const char *uuid, struct vdi_stat *);
 NODISCARD struct error *vdi_snapshot(struct call *, struct storage *, const char *sr, const char *location, const char *uuid, struct vdi_stat *);
 NODISCARD struct error *vdi_stat(struct call *, struct storage *, const char *sr, const char *location, struct vdi_stat *);
-NODISCARD struct error *vdi_attach(struct call *, struct storage *, const char *sr, const char *location, bool read_only, struct vdi_where *);
-NODISCARD struct error *vdi_detach(struct call *, struct storage *, const char *sr, const char *location);
-/* Makes a VDI of the same size in another SR of this host and copies the contents. */
-NODISCARD struct error *vdi_copy(struct call *, struct storage *, const char *sr, const char *location, const char *to_sr, const char *uuid,
-                                 struct vdi_stat *);
+/* --- data: attach (a tapd stands ready, nothing is opened) -> activate (it serves) -> deactivate (drained,
+ * flushed, closed; clients wait) -> detach. 'user' is a word that names who needs it ("vbd-<uuid>", "export-<id>");
+ * the last one to detach ends it. All are idempotent. -------------------------------------------------------- */
+struct vdi_use {
+    const char *user;
+    bool read_only;
+    bool direct;   /* where_r is what the driver says, open at once, with no tapd between (suspend images) */
+    bool cached;   /* through the page cache, also where the driver does not ask for it */
+};
+/* where_r->path: an NBD URI, format "nbd", unless direct. */
+NODISCARD struct error *vdi_attach(struct call *, struct storage *, const char *sr, const char *location, const struct vdi_use *, struct vdi_where *);
+NODISCARD struct error *vdi_activate(struct call *, struct storage *, const char *sr, const char *location);
+NODISCARD struct error *vdi_deactivate(struct call *, struct storage *, const char *sr, const char *location);
+NODISCARD struct error *vdi_detach(struct call *, struct storage *, const char *sr, const char *location, const char *user); /* unknown is fine */
+/* Hands a connected socket to the VDI's tapd, which speaks NBD on it (tls: TLS first, with the certificate). */
+NODISCARD struct error *vdi_adopt(struct call *, struct storage *, const char *sr, const char *location, int fd, bool read_only, const char *certificate);
+
+/* Makes 'to' in another or the same SR (it exists, reads as zeros, is at least as large) equal to 'location', which
+ * is not written to meanwhile. Same SR and file system: shared or moved by the kernel where it can. Proven by hashes
+ * of both media. Progress; cancel leaves 'to' undefined. */
+NODISCARD struct error *vdi_copy(struct call *, struct storage *, const char *sr, const char *location, const char *to_sr, const char *to);
+NODISCARD struct error *vdi_revert(struct call *, struct storage *, const char *sr, const char *location, const char *snapshot, struct vdi_stat *);
+NODISCARD struct error *vdi_cbt(struct call *, struct storage *, const char *sr, const char *location, bool on);
+NODISCARD struct error *vdi_data_destroy(struct call *, struct storage *, const char *sr, const char *location);
+NODISCARD struct error *vdi_changed_blocks(struct call *, struct storage *, const char *sr, const char *from, const char *to, uint8_t **bitmap_r, size_t *len_r);
+
+/* --- mirror: a VDI in use moves to another one (storage/tapd/mirror.h) ---------------------------------------- */
+struct vdi_mirror_spec {
+    const char *to_sr, *to;       /* a fresh VDI on this host, or NULL: */
+    const char *uri;              /* an NBD server */
+    int64_t bandwidth, budget_us, silence_us; /* bytes/s, 0: the defaults */
+};
+NODISCARD struct error *vdi_mirror_start(struct call *, struct storage *, const char *sr, const char *location, const struct vdi_mirror_spec *);
+/* The mirror_* words of status, as a map; also "mirror" itself. */
+NODISCARD struct error *vdi_mirror_status(struct call *, struct storage *, const char *sr, const char *location, struct value *status_r);
+NODISCARD struct error *vdi_mirror_set(struct call *, struct storage *, const char *sr, const char *location, int64_t bandwidth, int64_t budget_us);
+/* Asks for the switch; waits until it is done, or the mirror failed (SR_BACKEND_FAILURE with its reason). After it
+ * the tapd belongs to the target VDI (to_sr, to). */
+NODISCARD struct error *vdi_mirror_switch(struct call *, struct storage *, const char *sr, const char *location);
+/* Ends a mirror that has not switched; none is fine. The source goes on. */
+NODISCARD struct error *vdi_mirror_abort(struct call *, struct storage *, const char *sr, const char *location);
+
+/* Clears up one SR for as long as there is something to do (coalescing); waits for its turn. */
+NODISCARD struct error *sr_clean(struct call *, struct storage *, const char *sr);
+/* The tapds of this host, for xapi-ctl: a set of maps. */
+struct value storage_taps(struct storage *, struct arena *);
 
 #endif

@@ -69,6 +69,9 @@ struct save_callbacks {
     struct error *(*before_suspend)(void *ctx, struct call *);
     /* After it is suspended and before the last pages: drain and close its disks. */
     struct error *(*after_suspend)(void *ctx, struct call *);
+    /* Once after_suspend was called, before a guest is resumed because the save failed: open its disks again.
+     * Whatever comes of it, the guest is resumed. Deaf to cancelling. */
+    void (*before_resume)(void *ctx, struct call *);
 };
 struct save_result { unsigned rounds; int64_t pages_sent, bytes_sent; int64_t suspended_at_us; /* mono */ };
 

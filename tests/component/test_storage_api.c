@@ -25,8 +25,10 @@ static const char *create_sr(const char *name, const char *type, bool shared)
 
 static const char *create_vdi(const char *in, int64_t size)
 {
+    const struct member raw[] = { member_of("type", S("raw")) };
     const struct member record[] = {
         member_of("name_label", S("disk")), member_of("SR", S(in)), member_of("virtual_size", value_int(size)), member_of("type", S("user")),
+        member_of("sm_config", value_map(raw, 1)),
     };
 
     return pool_ok(W, 0, "VDI.create", 1, value_map(record, ARRAY_LEN(record))).s;
@@ -49,6 +51,8 @@ static int teardown(void **state)
     return 0;
 }
 
+static const struct vdi_path_use direct = { .user = "test", .direct = true, .activate = true };
+
 static const char *path_of(const char *vdi)
 {
     struct api_call c;
@@ -56,9 +60,10 @@ static const char *path_of(const char *vdi)
     struct error *error;
 
     api_call_init(&c, pool_xapi(W, 0), W->arena, "test");
-    error = vdi_path(&c, vdi, host_ref, &path);
+    error = vdi_path(&c, vdi, host_ref, &direct, &path);
     if (error != NULL)
         fail_msg("vdi_path: %s", error_text(W->arena, error));
+    vdi_path_release(&c, vdi, host_ref, direct.user);
     return path;
 }
 
@@ -117,7 +122,7 @@ static void test_pbd_plug_and_unplug(void **state)
     struct api_call c;
     const char *path;
     api_call_init(&c, pool_xapi(W, 0), W->arena, "test");
-    error = vdi_path(&c, vdi, host_ref, &path);
+    error = vdi_path(&c, vdi, host_ref, &direct, &path);
     assert_true(error_is(error, "SR_NOT_ATTACHED"));
     assert_string_equal(error->params[0], sr);
     pool_ok(W, 0, "PBD.plug", 1, S(pbd));
@@ -139,7 +144,6 @@ static void test_pbd_in_use(void **state)
     assert_string_equal(error->params[0], vdi);
     error = pool_fails(W, 0, "VDI_IN_USE", "VDI.destroy", 1, S(vdi));
     assert_string_equal(error->params[1], "destroy");
-    pool_fails(W, 0, "VDI_IN_USE", "VDI.clone", 2, S(vdi), value_map(NULL, 0));
     assert_null(db_set(xapi->db, W->arena, CLASS_VBD, vbd, F_VBD_currently_attached, value_bool(false)));
     pool_ok(W, 0, "VDI.destroy", 1, S(vdi));
     pool_fails(W, 0, "HANDLE_INVALID", "VBD.get_uuid", 1, S(vbd));
@@ -219,15 +223,13 @@ static void test_vdi_life(void **state)
     assert_string_equal(pool_text(W, 0, "VDI.get_location", vdi), pool_text(W, 0, "VDI.get_uuid", vdi));
     assert_string_equal(pool_text(W, 0, "VDI.get_managed", vdi), "true");
     assert_true(has_operation("VDI", vdi, "resize") && has_operation("VDI", vdi, "clone"));
-    assert_false(has_operation("VDI", vdi, "snapshot")); /* raw files cannot */
+    assert_true(has_operation("VDI", vdi, "snapshot"));
     pool_ok(W, 0, "VDI.resize", 2, S(vdi), value_int(5 << 20));
     assert_string_equal(pool_text(W, 0, "VDI.get_virtual_size", vdi), "5242880");
     const struct error *error = pool_fails(W, 0, "VDI_TOO_SMALL", "VDI.resize", 2, S(vdi), value_int(1 << 20));
     assert_string_equal(error->params[0], vdi);
     pool_ok(W, 0, "VDI.set_name_label", 2, S(vdi), S("renamed"));
     assert_string_equal(pool_text(W, 0, "VDI.get_name_label", vdi), "renamed");
-    error = pool_fails(W, 0, "SR_OPERATION_NOT_SUPPORTED", "VDI.snapshot", 2, S(vdi), value_map(NULL, 0));
-    assert_string_equal(error->params[0], sr);
     pool_ok(W, 0, "VDI.destroy", 1, S(vdi));
     assert_int_not_equal(stat(path, &st), 0);
     pool_fails(W, 0, "HANDLE_INVALID", "VDI.destroy", 1, S(vdi));
@@ -299,17 +301,28 @@ static void test_vdi_forget_and_introduce(void **state)
     assert_true(error_is(introduce("not-a-uuid", "bad", &ref), "UUID_INVALID"));
 }
 
-static void test_scan_marks_what_is_gone(void **state)
+/* Forgotten, but for what a VM's configuration names. */
+static void test_scan_of_what_is_gone(void **state)
 {
-    const char *vdi = create_vdi(sr, 1 << 20), *path = path_of(vdi);
+    struct xapi *xapi = pool_xapi(W, 0);
+    const char *free_one = create_vdi(sr, 1 << 20), *vdi = create_vdi(sr, 1 << 20), *vm, *vbd;
+    const struct field_value vm_fields[] = { { F_VM_power_state, S("Halted") } };
+    AUTO_TXN txn = txn_begin(xapi->db, W->arena);
 
-    assert_int_equal(unlink(path), 0);
+    assert_null(txn_create(txn, CLASS_VM, NULL, NULL, vm_fields, 1, &vm));
+    const struct field_value vbd_fields[] = { { F_VBD_VM, S(vm) }, { F_VBD_VDI, S(vdi) } };
+    assert_null(txn_create(txn, CLASS_VBD, NULL, NULL, vbd_fields, 2, &vbd));
+    assert_null(txn_commit(txn, NULL));
+    assert_int_equal(unlink(path_of(free_one)), 0);
+    assert_int_equal(unlink(path_of(vdi)), 0);
     pool_ok(W, 0, "SR.scan", 1, S(sr));
+    pool_fails(W, 0, "HANDLE_INVALID", "VDI.get_uuid", 1, S(free_one));
     assert_string_equal(pool_text(W, 0, "VDI.get_missing", vdi), "true");
     const struct error *error = pool_fails(W, 0, "VDI_MISSING", "VDI.update", 1, S(vdi));
     assert_string_equal(error->params[0], sr);
     assert_string_equal(error->params[1], vdi);
     pool_ok(W, 0, "VDI.destroy", 1, S(vdi));
+    assert_null(db_delete(xapi->db, W->arena, CLASS_VM, vm));
 }
 
 static void test_vdi_create_fault_leaves_nothing(void **state)
@@ -337,7 +350,7 @@ int main(void)
         cmocka_unit_test(test_vdi_life),
         cmocka_unit_test(test_vdi_clone_and_copy),
         cmocka_unit_test(test_vdi_forget_and_introduce),
-        cmocka_unit_test(test_scan_marks_what_is_gone),
+        cmocka_unit_test(test_scan_of_what_is_gone),
         cmocka_unit_test(test_vdi_create_fault_leaves_nothing),
     };
 

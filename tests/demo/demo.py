@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""make demo: three hosts on loopback, guests that dirty memory and write disks, live migrations with
-progress, a table of what was measured, and every guest's own verdict on its memory and disks.
+"""make demo: three hosts on loopback, guests that dirty memory and write disks, live migrations and a disk that
+moves to other storage under its guest, with progress, tables of what was measured, and every guest's own verdict on its memory and disks.
 
 Exit status 0: all moved and proved themselves intact and current. 3: a guest found a damaged or stale page
 (FAULT=flip-page, FAULT=stale-page do that on purpose). 1: anything else."""
@@ -40,7 +40,7 @@ class Bars:
 
 class Demo:
     def __init__(self, pool):
-        self.pool, self.api, self.bars, self.rows, self.errors = pool, pool.api, Bars(), [], []
+        self.pool, self.api, self.bars, self.rows, self.disks, self.errors = pool, pool.api, Bars(), [], [], []
         self.hosts = [pool.host_ref(i + 1) for i in range(3)]
 
     def host_name(self, ref):
@@ -49,7 +49,7 @@ class Demo:
     def make_guests(self):
         self.vms = {}
         for i, (name, mib, rate, disk) in enumerate(GUESTS):
-            vm = self.pool.make_vm(name, memory_mib=mib, sr=self.pool.shared_sr if disk else None, disk_mib=16,
+            vm = self.pool.make_vm(name, memory_mib=mib, sr=self.pool.shared_sr if disk else None, disk_mib=64,
                                    platform={"sim-dirty-mib-s": str(rate), "sim-disk-iops": "50"})
             self.api("VM.start_on", vm, self.hosts[i % 3], False, False)
             self.vms[name] = vm
@@ -68,8 +68,41 @@ class Demo:
         measured = {k.split(":", 1)[1]: int(v) for k, v in task["other_config"].items() if k.startswith("migrate:")}
         self.rows.append((name, origin, to, time.monotonic() - began, measured, "live" if options.get("live") != "false" else "non-live"))
 
-    def migrate_together(self, moves):
-        threads = [threading.Thread(target=self.migrate, args=move) for move in moves]
+    def make_second_sr(self):
+        """Where disks move to: another directory that all hosts see."""
+        path = os.path.join(self.pool.dir, "fast-sr")
+        os.makedirs(path, exist_ok=True)
+        config = {"location": path}
+        self.fast = self.api("SR.create", self.hosts[0], config, "0", "Fast storage", "", "file", "user", True, {})
+        for host in self.hosts[1:]:
+            self.api("PBD.plug", self.api("PBD.create", {"host": host, "SR": self.fast, "device_config": config, "other_config": {}}))
+
+    def move_disk(self, name, sr, options):
+        """The guest goes on writing while its disk changes its place and its format."""
+        api = self.api.another()
+        vbd = api("VM.get_VBDs", self.vms[name])[0]
+        vdi = api("VBD.get_VDI", vbd)
+        origin, began = api("VDI.get_SR", vdi), time.monotonic()
+        try:
+            task = api.async_("VDI.pool_migrate", vdi, sr, options, progress=lambda t: self.bars.show(name, t["progress"]))
+        except P.Failure as e:
+            self.errors.append((name, e))
+            print(f"\n  {name}: {e}", flush=True)
+            return
+        measured = {k.split(":", 1)[1]: int(v) for k, v in task["other_config"].items() if k.startswith("migrate:") and v.lstrip("-").isdigit()}
+        kind = api("VDI.get_sm_config", api("VBD.get_VDI", vbd))["type"]
+        self.disks.append((name, origin, sr, time.monotonic() - began, measured, kind))
+
+    def disk_table(self):
+        print("\n  disk       from             to               format  seconds      MiB  proven MiB  repaired  pause ms  blocks verified")
+        for name, origin, to, seconds, m, kind in self.disks:
+            data = self.verdict(name)
+            print(f"  {name:10} {self.api('SR.get_name_label', origin):16} {self.api('SR.get_name_label', to):16} {kind:6} {seconds:8.2f}"
+                  f" {m.get('bytes', 0) / P.MIB:8.1f} {m.get('proven', 0) / P.MIB:11.1f} {m.get('repaired', 0):9} {m.get('pause_us', 0) / 1000:9.1f}"
+                  f" {data.get('sim/blocks_verified', '0'):>16}", flush=True)
+
+    def together(self, what, moves):
+        threads = [threading.Thread(target=what, args=move) for move in moves]
         [t.start() for t in threads]
         [t.join() for t in threads]
 
@@ -88,7 +121,7 @@ class Demo:
                   f" {m['rounds']:7} {blackout:12.1f} {data['sim/pages_verified']:>15}", flush=True)
 
     def all_proved(self):
-        for name in {row[0] for row in self.rows}:
+        for name in {row[0] for row in self.rows + self.disks}:
             data = self.verdict(name)
             if data["sim/verify"] != "ok":
                 self.errors.append((name, data["sim/verify"]))
@@ -112,8 +145,14 @@ def run(pool):
     print("Migrating one guest live, then three at once, then one without staying live:", flush=True)
     demo.migrate("database", three, {"live": "true"})
     if not demo.errors:
-        demo.migrate_together([("web", two, {}), ("queue", one, {}), ("cache", two, {"live": "true"})])
+        demo.together(demo.migrate, [("web", two, {}), ("queue", one, {}), ("cache", two, {"live": "true"})])
         demo.migrate("idle", three, {"live": "false"})
+    if not demo.errors:
+        print("Moving disks to other storage under their guests, then the guests again, which verify every block:", flush=True)
+        demo.make_second_sr()
+        demo.move_disk("database", demo.fast, {})
+        demo.together(demo.move_disk, [("web", demo.fast, {"dest-img-format": "raw"}), ("queue", demo.fast, {"bandwidth": "30"})])
+        demo.together(demo.migrate, [("database", one, {}), ("web", three, {}), ("queue", two, {})])
     failures = verify_failures(pool) + [m.group(0) for _, e in demo.errors for m in VERIFY_FAIL.finditer(str(e))]
     if failures:
         print("\n".join(sorted(set(failures))), flush=True)
@@ -121,6 +160,7 @@ def run(pool):
         print(f"The damage was found before the guest ran; at the source it is {still}.", flush=True)
         return 3
     demo.table()
+    demo.disk_table()
     if FAULT:
         print(f"FAULT={FAULT} was asked for, but nobody noticed it")
         return 1

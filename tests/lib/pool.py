@@ -207,6 +207,30 @@ class Host:
                 found.append((record["uuid"], pid))
         return found
 
+    def tapds(self):
+        """(directory, pid) of the processes that serve this host's disks, by the pids in their directories."""
+        found = []
+        root = os.path.join(self.dir, "tapd")
+        for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+            try:
+                with open(os.path.join(root, name, "pid")) as f:
+                    pid, start = f.read().split()
+                with open(f"/proc/{pid}/stat") as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+            except (OSError, ValueError):
+                continue
+            if fields[19] == start and fields[0] != "Z":
+                found.append((os.path.join(root, name), int(pid)))
+        return found
+
+    def served(self):
+        """What this host's tapds serve: {key: (state, set of users)}."""
+        found = {}
+        for line in self.ctl("tapd", "list").splitlines():
+            words = line.split()
+            found[words[2]] = words[1], set(words[-1].removeprefix("users=").split(","))
+        return found
+
     def log_tail(self, lines=40):
         try:
             with open(os.path.join(self.dir, "xapi.log"), errors="replace") as log:
@@ -322,17 +346,30 @@ class Pool:
             self.api("VBD.create", {"VM": vm, "VDI": vdi, "userdevice": "0", "bootable": True, "mode": "RW", "type": "Disk", "empty": False})
         return vm
 
+    def disks_settled(self):
+        """Each disk of a running guest is served where the guest is, active and for its VBD; nothing else is served."""
+        wanted = {host.index: {} for host in self.hosts}
+        vms, vdis, srs = (self.api(c + ".get_all_records") for c in ("VM", "VDI", "SR"))
+        for vbd in self.api("VBD.get_all_records").values():
+            vm = vms[vbd["VM"]]
+            if vbd["currently_attached"] and not vbd["empty"] and vm["power_state"] in ("Running", "Paused"):
+                vdi = vdis[vbd["VDI"]]
+                key = srs[vdi["SR"]]["uuid"] + "/" + vdi["location"]
+                wanted[self.host_of(vm["resident_on"]).index].setdefault(key, ("active", set()))[1].add("vbd-" + vbd["uuid"])
+        return {host.index: host.served() for host in self.hosts} == wanted
+
     def guest_data(self, vm):
         metrics = self.api("VM.get_guest_metrics", vm)
         return self.api("VM_guest_metrics.get_other", metrics) if metrics != "OpaqueRef:NULL" else {}
 
     def stop(self):
         unclean = [(host.index, status) for host in self.hosts if (status := host.stop()) not in (0, None)]
-        guests = [pid for host in self.hosts for _, pid in host.guests()]
-        for pid in guests:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_until("guests to end", lambda: not any(alive(pid) for pid in guests), 20)
+        for what in (Host.guests, Host.tapds):  # guests first: they would only wait for their disks
+            pids = [pid for host in self.hosts for _, pid in what(host)]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_until("processes to end", lambda: not any(alive(pid) for pid in pids), 20)
         if unclean:  # a sanitizer's finding at exit, or a daemon that did not end by SIGTERM
             for host in self.hosts:
                 print(f"--- log of host {host.index} ---\n{host.log_tail(200)}", flush=True)

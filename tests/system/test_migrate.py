@@ -31,6 +31,7 @@ def clean(pool, vm, where):
         assert pool.api("host.get_current_operations", ref) == {}
     P.wait_until("exactly one domain", lambda: [(h.index, u) for h in pool.hosts for u, _ in h.guests() if u[:8] == record["uuid"][:8]]
                  == [(pool.host_of(where).index, record["uuid"])], 20)
+    P.wait_until("disks to be served where the guest is", pool.disks_settled, 20)
     for host in pool.hosts:
         P.wait_until(f"host {host.index}'s journal to be finished", lambda: all(
             m["state"] in ("DONE", "RESUMED", "RUNNING", "ABORTED") for m in json.loads(host.ctl("migrations"))), 20)
@@ -164,7 +165,7 @@ def main():
         one, two = pool.host_ref(1), pool.host_ref(2)
         local_sr = next(ref for ref, r in pool.api("SR.get_all_records").items() if not r["shared"] and r["content_type"] != "iso" and any(
             pool.api("PBD.get_host", p) == one for p in r["PBDs"]))
-        vm = pool.make_vm("mover", sr=sr, platform={"sim-dirty-mib-s": "16"})
+        vm = pool.make_vm("mover", sr=sr, platform={"sim-dirty-mib-s": "16", "sim-disk-iops": "100"})
         pool.api("VM.start_on", vm, one, False, False)
         P.wait_until("tools to report", lambda: pool.guest_data(vm).get("feature-suspend") == "1", 20)
         for part in (lambda: there_and_back(pool, vm, one, two), lambda: watch_events(pool, vm, one, two),

@@ -10,7 +10,7 @@ from tests.lib import pool as P  # noqa: E402
 
 
 def guests_survive(pool):
-    vm = pool.make_vm("survivor", sr=pool.shared_sr, platform={"sim-dirty-mib-s": "4"})
+    vm = pool.make_vm("survivor", sr=pool.shared_sr, platform={"sim-dirty-mib-s": "4", "sim-disk-iops": "100"})
     pool.api("VM.start_on", vm, pool.host_ref(1), False, False)
     before = pool.hosts[0].guests()
     pool.api("VM.set_name_description", vm, "written just before the kill")
@@ -66,6 +66,7 @@ def killed_in_migration(pool, vm, victim, point):
     print(f"{point}: the guest runs on host {where}; the call said {failed or 'success'}", flush=True)
     pool.api("VM.pool_migrate", vm, two if where == 3 else three, {})
     P.wait_until("its verdict", lambda: pool.guest_data(vm).get("sim/verify") == "ok", 30)
+    P.wait_until("disks to be served where the guest is", pool.disks_settled, 30)
 
 
 def stopped_in_migration(pool, vm, victim):

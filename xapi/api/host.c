@@ -194,3 +194,9 @@ struct error *api_host_set_https_only(struct api_call *c, const struct api_host_
     TRY(agent_call(c, a->self, "host.plain_http", &args, &ignored));
     return db_set(c->db, c->arena, CLASS_host, a->self, F_host_https_only, value_bool(a->value));
 }
+
+struct error *api_host_get_server_certificate(struct api_call *c, const struct api_host_get_server_certificate_args *a, struct value *result_r)
+{
+    struct value none = value_map(NULL, 0);
+    return agent_call(c, a->host, "host.certificate", &none, result_r);
+}

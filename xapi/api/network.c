@@ -95,3 +95,25 @@ struct error *api_network_destroy(struct api_call *c, const struct api_network_d
     TRY(txn_delete(txn, CLASS_network, a->self));
     return txn_commit(txn, NULL);
 }
+
+/* --- purposes ------------------------------------------------------------------------------------------------- */
+struct error *api_network_add_purpose(struct api_call *c, const struct api_network_add_purpose_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const char *other = strcmp(a->value, "nbd") == 0 ? "insecure_nbd" : "nbd";
+    struct row_list networks = txn_all(txn, &model_classes[CLASS_network]);
+
+    for (unsigned i = 0; i < networks.n; i++) /* a pool serves disks in one way or in the other */
+        if (value_set_has(row_value(networks.rows[i], F_network_purpose), other))
+            return err_network_incompatible_purposes(c->arena, a->value, other);
+    TRY(txn_set_add(txn, CLASS_network, a->self, F_network_purpose, a->value));
+    return txn_commit(txn, NULL);
+}
+
+struct error *api_network_remove_purpose(struct api_call *c, const struct api_network_remove_purpose_args *a, struct value *result_r)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+
+    TRY(txn_set_remove(txn, CLASS_network, a->self, F_network_purpose, a->value));
+    return txn_commit(txn, NULL);
+}

@@ -4,10 +4,20 @@
 #include "xapi/core/operations.h"
 #include "xapi/pool/sr_rows.h"
 
+/* Waits until nothing else is done with the SR. */
+static struct error *await_sr(struct api_call *c, const char *sr_ref, const char *operation)
+{
+    TRY(operation_begin(c, CLASS_SR, sr_ref, operation, true));
+    OPERATION_SCOPE scope = { c, CLASS_SR, sr_ref, operation };
+    return NULL;
+}
+
+/* A PBD for a second host of an SR that is not shared may be made, but not plugged while the first one is. */
 struct error *api_PBD_create(struct api_call *c, const struct api_PBD_create_args *a, struct value *result_r)
 {
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
     const char *host = value_get_string(a->record, "host", ""), *sr_ref = value_get_string(a->record, "SR", ""), *ref;
+    TRY(await_sr(c, sr_ref, "pbd_create"));
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct value *config = value_get(a->record, "device_config"), *other = value_get(a->record, "other_config");
     struct value none = value_map(NULL, 0);
     const struct row *sr, *pbd;
@@ -16,8 +26,6 @@ struct error *api_PBD_create(struct api_call *c, const struct api_PBD_create_arg
     pbd = pbd_of(txn, sr, host);
     if (pbd != NULL)
         return err_pbd_exists(c->arena, sr_ref, host, pbd->ref);
-    if (!row_bool(sr, F_SR_shared) && row_value(sr, F_SR_PBDs)->len > 0)
-        return err_sr_has_multiple_pbds(c->arena, row_value(sr, F_SR_PBDs)->items[0].s);
     TRY(pbd_row_create(txn, host, sr_ref, config == NULL ? &none : config, &ref));
     if (other != NULL)
         TRY(txn_set(txn, CLASS_PBD, ref, F_PBD_other_config, *other));
@@ -29,9 +37,11 @@ struct error *api_PBD_create(struct api_call *c, const struct api_PBD_create_arg
 
 struct error *api_PBD_destroy(struct api_call *c, const struct api_PBD_destroy_args *a, struct value *result_r)
 {
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct row *pbd;
 
+    TRY(db_need(c->db, c->arena, CLASS_PBD, a->self, &pbd));
+    TRY(await_sr(c, row_string(pbd, F_PBD_SR), "pbd_destroy"));
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
     TRY(txn_need(txn, CLASS_PBD, a->self, &pbd));
     if (row_bool(pbd, F_PBD_currently_attached))
         return err_operation_not_allowed(c->arena, "PBD is currently attached");

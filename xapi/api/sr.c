@@ -4,9 +4,10 @@
 #include "rpc/base/log.h"
 #include "rpc/base/text.h"
 #include "rpc/base/uuid.h"
-#include "xapi/core/operations.h"
-#include "xapi/core/xapi.h"
 #include "xapi/core/agent.h"
+#include "xapi/core/operations.h"
+#include "xapi/core/version.h"
+#include "xapi/core/xapi.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
 
@@ -24,13 +25,6 @@ static struct value argument(struct arena *arena, const char *uuid, const char *
     return value_dict_value(&d);
 }
 
-static struct error *driver_known(struct api_call *c, const char *type)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-
-    return sm_of_type(txn, type) == NULL ? err_sr_unknown_driver(c->arena, type) : NULL;
-}
-
 /* --- create ----------------------------------------------------------------------------------------------- */
 /* The SR's row and a PBD for the host, or for every host where it is shared. */
 static struct error *rows_create(struct api_call *c, const struct api_SR_create_args *a, const char *uuid, const char **sr_r, const char **pbd_r)
@@ -40,7 +34,7 @@ static struct error *rows_create(struct api_call *c, const struct api_SR_create_
         .uuid = uuid,
         .name_label = a->name_label,
         .name_description = a->name_description,
-        .type = a->type,
+        .type = sr_type_lower(c->arena, a->type),
         .content_type = a->content_type,
         .shared = a->shared,
         .sm_config = *a->sm_config,
@@ -93,13 +87,15 @@ static void medium_remove(struct api_call *c, const char *host, const struct val
 
 struct error *api_SR_create(struct api_call *c, const struct api_SR_create_args *a, struct value *result_r)
 {
-    const char *uuid = uuid_make(c->arena), *sr_ref, *pbd_ref;
-    struct value sr = argument(c->arena, uuid, a->type, a->shared, a->device_config), ignored;
+    const char *uuid = uuid_make(c->arena), *type = sr_type_lower(c->arena, a->type), *sr_ref, *pbd_ref;
+    struct value sr = argument(c->arena, uuid, type, a->shared, a->device_config), ignored;
     const struct member members[] = { member_of("sr", sr), member_of("size", value_int(a->physical_size)) };
     struct value args = value_map(members, ARRAY_LEN(members));
     struct error *error;
 
-    TRY(driver_known(c, a->type));
+    TRY(sr_driver_known(c, type));
+    if (version_upgrade_in_progress(c))
+        return err_not_supported_during_upgrade(c->arena);
     TRY(storage_error(c, agent_call(c, a->host, "sr.create", &args, &ignored), NULL, NULL));
     error = rows_create(c, a, uuid, &sr_ref, &pbd_ref);
     if (error == NULL) {
@@ -125,31 +121,55 @@ struct error *api_SR_create(struct api_call *c, const struct api_SR_create_args 
 struct error *api_SR_introduce(struct api_call *c, const struct api_SR_introduce_args *a, struct value *result_r)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const char *type = sr_type_lower(c->arena, a->type);
     const struct sr_row_spec spec = {
         .uuid = a->uuid[0] == '\0' ? NULL : a->uuid,
         .name_label = a->name_label,
         .name_description = a->name_description,
-        .type = a->type,
+        .type = type,
         .content_type = a->content_type,
         .shared = a->shared,
         .sm_config = *a->sm_config,
     };
     const char *ref;
 
-    if (sm_of_type(txn, a->type) == NULL)
-        return err_sr_unknown_driver(c->arena, a->type);
+    if (sm_of_type(txn, type) == NULL)
+        return err_sr_unknown_driver(c->arena, type);
     if (spec.uuid != NULL && txn_by_uuid(txn, &model_classes[CLASS_SR], spec.uuid) != NULL)
         return err_sr_uuid_exists(c->arena, spec.uuid);
     TRY(sr_row_create(txn, &spec, &ref));
+    TRY(txn_set_int(txn, CLASS_SR, ref, F_SR_physical_size, -1)); /* nobody has looked */
+    TRY(txn_set_int(txn, CLASS_SR, ref, F_SR_physical_utilisation, -1));
     TRY(operations_update(c, txn, CLASS_SR, ref));
     TRY(txn_commit(txn, NULL));
     *result_r = value_string(ref);
     return NULL;
 }
 
+struct error *api_SR_make(struct api_call *c, const struct api_SR_make_args *a, struct value *result_r)
+{
+    return err_message_deprecated(c->arena);
+}
+
 /* --- the end of one ------------------------------------------------------------------------------------------ */
+/* other_config:indestructible, and what hosts cache in. */
+static struct error *may_go(struct api_call *c, const char *sr_ref)
+{
+    const struct row *sr;
+    struct row_list hosts = db_all(c->db, c->arena, &model_classes[CLASS_host]);
+
+    TRY(db_need(c->db, c->arena, CLASS_SR, sr_ref, &sr));
+    if (strcmp(row_map(sr, F_SR_other_config, "indestructible", "false"), "true") == 0)
+        return err_sr_indestructible(c->arena, sr_ref);
+    for (unsigned i = 0; i < hosts.n; i++)
+        if (strcmp(row_string(hosts.rows[i], F_host_local_cache_sr), sr_ref) == 0)
+            return err_sr_is_cache_sr(c->arena, hosts.rows[i]->ref);
+    return NULL;
+}
+
 struct error *api_SR_forget(struct api_call *c, const struct api_SR_forget_args *a, struct value *result_r)
 {
+    TRY(may_go(c, a->sr));
     return rows_remove(c, a->sr);
 }
 
@@ -158,6 +178,7 @@ struct error *api_SR_destroy(struct api_call *c, const struct api_SR_destroy_arg
     const struct row *sr, *pbd;
     struct value value, ignored;
 
+    TRY(may_go(c, a->sr));
     TRY(db_need(c->db, c->arena, CLASS_SR, a->sr, &sr));
     if (row_value(sr, F_SR_PBDs)->len == 0)
         return err_sr_has_no_pbds(c->arena, a->sr);
@@ -178,30 +199,6 @@ struct error *api_SR_scan(struct api_call *c, const struct api_SR_scan_args *a, 
 struct error *api_SR_update(struct api_call *c, const struct api_SR_update_args *a, struct value *result_r)
 {
     return sr_sizes_refresh(c, a->sr);
-}
-
-static struct error *probe(struct api_call *c, const char *host, const char *type, const struct value *device_config, struct value *srs_r)
-{
-    const struct member members[] = { member_of("type", value_string(type)), member_of("device_config", *device_config) };
-    struct value args = value_map(members, ARRAY_LEN(members));
-
-    TRY(driver_known(c, type));
-    return storage_error(c, agent_call(c, host, "sr.probe", &args, srs_r), NULL, NULL);
-}
-
-/* The XML that clients of SR.probe read. */
-struct error *api_SR_probe(struct api_call *c, const struct api_SR_probe_args *a, struct value *result_r)
-{
-    AUTO_TEXT xml = TEXT_INIT;
-    struct value srs;
-
-    TRY(probe(c, a->host, a->type, a->device_config, &srs));
-    text_add(&xml, "<?xml version=\"1.0\" ?>\n<SRlist>\n");
-    for (unsigned i = 0; srs.kind == VALUE_SET && i < srs.len; i++)
-        text_printf(&xml, "<SR>\n<location>%s</location>\n</SR>\n", value_get_string(&srs.items[i], "location", ""));
-    text_add(&xml, "</SRlist>\n");
-    *result_r = value_string(arena_strdup(c->arena, xml.bytes));
-    return NULL;
 }
 
 struct error *api_SR_get_supported_types(struct api_call *c, const struct api_SR_get_supported_types_args *a, struct value *result_r)

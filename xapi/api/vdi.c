@@ -1,107 +1,66 @@
-/* Virtual disks: making and removing them. */
+/* Virtual disks: making, entering and removing them; their fields. */
 #include <string.h>
 
-#include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
-#include "xapi/core/operations.h"
 #include "xapi/core/agent.h"
+#include "xapi/core/allowed.h"
+#include "xapi/core/operations.h"
+#include "xapi/core/vdi_reset.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
+#include "xapi/pool/vdi_make.h"
 #include "xapi/pool/vdi_rows.h"
 
-LOG_MODULE(vdi_api);
+#define LIST(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
-/* The SR's sizes after a change; the change itself stands whatever comes of this. */
-static void sizes_follow(struct api_call *c, const char *sr_ref)
+/* --- create, destroy, forget ------------------------------------------------------------------------------------ */
+/* The image format that sm_config asks for. */
+static struct error *wanted_format(struct api_call *c, const struct value *record, const char **format_r)
 {
-    struct error *error = sr_sizes_refresh(c, sr_ref);
-
-    if (error != NULL)
-        log_warn("sizes of SR %s: %s", sr_ref, error_text(c->arena, error));
-}
-
-static struct error *row_write(struct api_call *c, const char *sr_ref, const struct value *stat, const struct value *chosen, const char **ref_r)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-
-    TRY(vdi_row_create(c, txn, sr_ref, stat, chosen, ref_r));
-    return txn_commit(txn, NULL);
-}
-
-static void medium_undo(struct api_call *c, const char *host, const char *sr_uuid, const struct value *stat)
-{
-    const struct member members[] = {
-        member_of("sr", value_string(sr_uuid)),
-        member_of("location", value_string(value_get_string(stat, "location", ""))),
-    };
-    struct value args = value_map(members, ARRAY_LEN(members)), ignored;
-    struct error *error = agent_call(c, host, "vdi.destroy", &args, &ignored);
-
-    if (error != NULL)
-        log_err("a disk without a row is left in SR %s: %s", sr_uuid, error_text(c->arena, error));
+    *format_r = value_get_string(value_get(record, "sm_config"), "type", "");
+    if ((*format_r)[0] == '\0' || one_of(*format_r, LIST("raw", "vhd", "qcow2")))
+        return NULL;
+    return err_invalid_value(c->arena, "sm_config:type", *format_r);
 }
 
 struct error *api_VDI_create(struct api_call *c, const struct api_VDI_create_args *a, struct value *result_r)
 {
-    const char *sr_ref = value_get_string(a->record, "SR", ""), *host, *ref;
-    const struct row *sr;
-    struct value stat;
-    struct error *error;
-
-    TRY(db_need(c->db, c->arena, CLASS_SR, sr_ref, &sr));
-    TRY(operation_begin(c, CLASS_SR, sr_ref, "vdi_create", true));
-    OPERATION_SCOPE scope = { c, CLASS_SR, sr_ref, "vdi_create" };
-    TRY(sr_host(c, sr_ref, &host));
-    const struct member members[] = {
-        member_of("sr", value_string(row_string(sr, F_SR_uuid))),
-        member_of("uuid", value_string(uuid_make(c->arena))),
-        member_of("size", value_int(value_get_int(a->record, "virtual_size", 0))),
-        member_of("format", value_string(value_get_string(value_get(a->record, "sm_config"), "type", ""))),
+    struct vdi_plan plan = {
+        .sr = value_get_string(a->record, "SR", ""),
+        .size = value_get_int(a->record, "virtual_size", 0),
+        .chosen = a->record,
     };
-    struct value args = value_map(members, ARRAY_LEN(members));
-    TRY(storage_error(c, agent_call(c, host, "vdi.create", &args, &stat), sr_ref, NULL));
-    error = row_write(c, sr_ref, &stat, a->record, &ref);
-    if (error != NULL) {
-        medium_undo(c, host, row_string(sr, F_SR_uuid), &stat);
-        return error;
-    }
-    sizes_follow(c, sr_ref);
+    const char *host, *ref;
+
+    if (strcmp(value_get_string(a->record, "type", ""), "cbt_metadata") == 0)
+        return err_vdi_incompatible_type(c->arena, "", "cbt_metadata");
+    TRY(sr_host(c, plan.sr, &host));
+    TRY(wanted_format(c, a->record, &plan.format));
+    TRY(vdi_make(c, &plan, &ref));
     *result_r = value_string(ref);
     return NULL;
-}
-
-static struct error *row_remove(struct api_call *c, const char *vdi_ref)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *vdi;
-
-    TRY(txn_need(txn, CLASS_VDI, vdi_ref, &vdi));
-    TRY(vdi_row_destroy(txn, vdi));
-    return txn_commit(txn, NULL);
 }
 
 struct error *api_VDI_destroy(struct api_call *c, const struct api_VDI_destroy_args *a, struct value *result_r)
 {
     const struct row *vdi;
-    const char *sr_ref;
-    struct value ignored;
-    struct error *error;
+    const char *host;
 
     TRY(db_need(c->db, c->arena, CLASS_VDI, a->self, &vdi));
-    sr_ref = row_string(vdi, F_VDI_SR);
-    TRY(operation_begin(c, CLASS_SR, sr_ref, "vdi_destroy", true));
-    OPERATION_SCOPE scope = { c, CLASS_SR, sr_ref, "vdi_destroy" };
-    error = vdi_verb(c, vdi, "vdi.destroy", NULL, &ignored);
-    if (error != NULL && !error_is(error, "VDI_MISSING"))
-        return error;
-    TRY(row_remove(c, a->self));
-    sizes_follow(c, sr_ref);
-    return NULL;
+    TRY(sr_host(c, row_string(vdi, F_VDI_SR), &host));
+    TRY(vdi_must_be_managed(c, vdi));
+    TRY(vdi_reset_forget(c, a->self));
+    return vdi_unmake(c, a->self);
 }
 
 struct error *api_VDI_forget(struct api_call *c, const struct api_VDI_forget_args *a, struct value *result_r)
 {
-    return row_remove(c, a->vdi);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vdi;
+
+    TRY(txn_need(txn, CLASS_VDI, a->vdi, &vdi));
+    TRY(vdi_row_destroy(txn, vdi));
+    return txn_commit(txn, NULL);
 }
 
 /* --- introduce ------------------------------------------------------------------------------------------------ */
@@ -178,45 +137,15 @@ struct error *api_VDI_introduce(struct api_call *c, const struct api_VDI_introdu
         return err_vdi_location_missing(c->arena, a->SR, location);
     TRY(error);
     TRY(introduce_row(c, a, stat, &ref));
-    sizes_follow(c, a->SR);
+    vdi_changed(c, NULL, a->SR);
     *result_r = value_string(ref);
     return NULL;
 }
 
 /* --- fields ------------------------------------------------------------------------------------------------------ */
-static struct error *sizes_write(struct api_call *c, const char *vdi_ref, const struct value *stat)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-
-    TRY(txn_set_int(txn, CLASS_VDI, vdi_ref, F_VDI_virtual_size, value_get_int(stat, "virtual_size", 0)));
-    TRY(txn_set_int(txn, CLASS_VDI, vdi_ref, F_VDI_physical_utilisation, value_get_int(stat, "physical_utilisation", 0)));
-    TRY(txn_set_bool(txn, CLASS_VDI, vdi_ref, F_VDI_missing, false));
-    return txn_commit(txn, NULL);
-}
-
 struct error *api_VDI_update(struct api_call *c, const struct api_VDI_update_args *a, struct value *result_r)
 {
-    const struct row *vdi;
-    struct value stat;
-
-    TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
-    TRY(vdi_verb(c, vdi, "vdi.stat", NULL, &stat));
-    return sizes_write(c, a->vdi, &stat);
-}
-
-struct error *api_VDI_resize(struct api_call *c, const struct api_VDI_resize_args *a, struct value *result_r)
-{
-    const struct row *vdi;
-    const struct member members[] = { member_of("size", value_int(a->size)) };
-    struct value more = value_map(members, 1), stat;
-
-    TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
-    TRY(operation_begin(c, CLASS_SR, row_string(vdi, F_VDI_SR), "vdi_resize", true));
-    OPERATION_SCOPE scope = { c, CLASS_SR, row_string(vdi, F_VDI_SR), "vdi_resize" };
-    TRY(vdi_verb(c, vdi, "vdi.resize", &more, &stat));
-    TRY(sizes_write(c, a->vdi, &stat));
-    sizes_follow(c, row_string(vdi, F_VDI_SR));
-    return NULL;
+    return vdi_refresh(c, a->vdi);
 }
 
 struct error *api_VDI_set_name_label(struct api_call *c, const struct api_VDI_set_name_label_args *a, struct value *result_r)
@@ -237,4 +166,9 @@ struct error *api_VDI_set_read_only(struct api_call *c, const struct api_VDI_set
 struct error *api_VDI_set_sharable(struct api_call *c, const struct api_VDI_set_sharable_args *a, struct value *result_r)
 {
     return db_set(c->db, c->arena, CLASS_VDI, a->self, F_VDI_sharable, value_bool(a->value));
+}
+
+struct error *api_VDI_set_allow_caching(struct api_call *c, const struct api_VDI_set_allow_caching_args *a, struct value *result_r)
+{
+    return db_set(c->db, c->arena, CLASS_VDI, a->self, F_VDI_allow_caching, value_bool(a->value));
 }

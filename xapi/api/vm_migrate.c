@@ -84,11 +84,12 @@ static struct error *send_vm(struct api_call *c, const struct move *move, struct
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, move->vm, &vm));
     struct vm_spec spec;
-    TRY(vm_spec_of(c, move->vm, move->to, &spec));
+    TRY(vm_spec_of_move(c, move->vm, move->to, &spec));
     struct value_dict args = { 0 };
     value_dict_add(c->arena, &args, "migration_id", value_string(uuid_make(c->arena)));
     value_dict_add(c->arena, &args, "vm", value_string(row_string(vm, F_VM_uuid)));
     value_dict_add(c->arena, &args, "spec", vm_spec_to_value(c->arena, &spec));
+    value_dict_add(c->arena, &args, "disks", vm_disks_written(c, vm));
     value_dict_add(c->arena, &args, "destination", migration_target_value(c->arena, &move->target));
     /* our named deviation from xapi (requirements N1): live=false really suspends, copies and resumes */
     value_dict_add(c->arena, &args, "live", value_bool(strcmp(value_get_string(move->options, "live", "true"), "false") != 0));

@@ -112,6 +112,24 @@ static bool has(const struct value *current, const char *op)
     return false;
 }
 
+/* Disks of one VM may move at once, each by a call of its own. */
+static bool is_disk_move(struct vm_check *k, const char *task_ref)
+{
+    const struct row *task = txn_get(k->txn, &model_classes[CLASS_task], task_ref);
+    const char *label = task != NULL ? row_string(task, F_task_name_label) : "", *dot = strstr(label, "VDI.pool_migrate");
+    return dot != NULL && strcmp(dot, "VDI.pool_migrate") == 0;
+}
+
+static bool only_disks_move(struct vm_check *k, const struct value *current)
+{
+    if (strcmp(k->op, "migrate_send") != 0 || k->c->task == NULL || !is_disk_move(k, k->c->task))
+        return false;
+    for (unsigned i = 0; i < current->len; i++)
+        if (strcmp(current->members[i].value.s, "migrate_send") != 0 || !is_disk_move(k, current->members[i].name))
+            return false;
+    return true;
+}
+
 static bool may_run_beside(const char *op, const struct value *current)
 {
     static const char *const copies[] = { "clone", "copy", "export", NULL }, *const snapshots[] = { "snapshot", "checkpoint", NULL };
@@ -136,7 +154,7 @@ static bool may_run_beside(const char *op, const struct value *current)
 static struct error *check_concurrency(struct vm_check *k)
 {
     const struct value *current = row_value(k->vm, F_VM_current_operations);
-    if (current->len == 0 || may_run_beside(k->op, current))
+    if (current->len == 0 || may_run_beside(k->op, current) || only_disks_move(k, current))
         return NULL;
     return allowed_conflict(k->c, "VM", k->vm, current, ",", false, spelling);
 }

@@ -1,5 +1,7 @@
 #include "xapi/core/api_create.h"
 
+#include <string.h>
+
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/args_record.h"
@@ -18,12 +20,22 @@ struct error *api_create(struct api_call *c, unsigned message_id, const struct m
     return NULL;
 }
 
+/* A checkpoint keeps the image that its VM was resumed from. */
+static bool is_image(struct api_call *c, const char *vdi_ref)
+{
+    struct row_list vms = db_all(c->db, c->arena, &model_classes[CLASS_VM]);
+    for (unsigned i = 0; i < vms.n; i++)
+        if (strcmp(row_string(vms.rows[i], F_VM_suspend_VDI), vdi_ref) == 0)
+            return true;
+    return false;
+}
+
 void api_discard_vdi(struct api_call *c, const char *vdi_ref, const char *what)
 {
     struct api_call calm = internal_call_cleanup(c);
     struct api_VDI_destroy_args args = { .self = vdi_ref };
     struct value ignored;
-    if (ref_is_null(vdi_ref))
+    if (ref_is_null(vdi_ref) || is_image(c, vdi_ref))
         return;
     struct error *e = api_run(&calm, M_VDI_destroy, &args, &ignored);
     if (e != NULL && !error_is(e, "HANDLE_INVALID"))

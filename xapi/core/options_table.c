@@ -13,8 +13,10 @@ const struct config_option xapi_options[] = {
     TEXT("address", "127.0.0.1", "management address of this host; every port listens on it"),
     NUMBER("http-port", "80", -1, 65535, "plain HTTP; -1: none, 0: any free one"),
     NUMBER("https-port", "443", 0, 65535, "HTTPS; the same on all hosts of a pool; 0: any free one"),
+    NUMBER("nbd-port", "10809", -1, 65535, "disks over NBD with TLS; the same on all hosts of a pool; -1: none"),
     TEXT("unix-socket", "/var/lib/xcp/xapi", "local root's socket; empty: none"),
     TEXT("tls-key", "rsa2048", "key of a new certificate: rsa2048 or p256"),
+    TEXT("tapd-program", "", "the program that serves one disk; empty: tapd beside this one"),
     TEXT("log-file", "", "where the log goes; empty: standard error"),
     TEXT("log-level", "info", "err, warn, info or debug"),
     FLAG("allow-faults", "false", "xapi-ctl may arm fault points: test systems only"),
@@ -48,6 +50,7 @@ const struct config_option xapi_options[] = {
 
     /* migration and maintenance */
     FLAG("migration-https-only", "true", "memory and disks travel over TLS only"),
+    NUMBER("vdi-quarantine", "0", 0, 0x7fffffff, "seconds an old disk is kept after VDI.pool_migrate; 0: not at all"),
     NUMBER("wait_memory_target_timeout", "256", 1, 86400, "seconds to reach a memory target"),
     NUMBER("domain_shutdown_total_timeout", "1200", 1, 86400, "seconds until it has shut down"),
 

@@ -14,6 +14,8 @@
 #include "rpc/http/tls.h"
 #include "rpc/wire/json.h"
 #include "rpc/wire/xmlrpc.h"
+#include "storage/sr.h"
+#include "storage/tap.h"
 #include "xapi/core/control_socket.h"
 #include "xapi/core/event.h"
 #include "xapi/core/front.h"
@@ -21,9 +23,13 @@
 #include "xapi/core/identity.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/session.h"
+#include "xapi/core/tapd_command.h"
 #include "xapi/core/task_table.h"
 #include "xapi/core/timers.h"
+#include "xapi/migrate/disk_move.h"
 #include "xapi/migrate/migrate.h"
+#include "xapi/transfer/nbd_front.h"
+#include "xapi/transfer/transfer.h"
 #include "xapi/core/agent.h"
 #include "xapi/pool/heartbeat.h"
 #include "xapi/pool/membership.h"
@@ -188,6 +194,48 @@ static void xenops_stop_stage(struct daemon_state *d)
     d->xapi.xenops = NULL;
 }
 
+/* Beside this program, or in a directory above it (tests stand deeper); else in PATH. */
+static const char *tapd_program(struct daemon_state *d)
+{
+    const char *program = config_string(d->xapi.config, "tapd-program");
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+    if (*program != '\0')
+        return program;
+    self[n > 0 ? n : 0] = '\0';
+    for (char *slash = strrchr(self, '/'); slash != NULL && slash != self; slash = strrchr(self, '/')) {
+        *slash = '\0';
+        const char *path = arena_printf(d->arena, "%s/tapd", self);
+        if (access(path, X_OK) == 0)
+            return path;
+    }
+    return "tapd";
+}
+
+static struct error *storage_start(struct daemon_state *d)
+{
+    const struct taps_options options = {
+        .dir = path_in(d, "tapd"),
+        .program = tapd_program(d),
+        .clock = d->xapi.clock,
+        .allow_faults = config_bool(d->xapi.config, "allow-faults"),
+    };
+
+    d->xapi.taps = taps_new(&options);
+    d->xapi.storage = storage_new(d->xapi.taps);
+    return NULL;
+}
+
+/* The tapds go on. */
+static void storage_stop(struct daemon_state *d)
+{
+    storage_free(d->xapi.storage);
+    taps_free(d->xapi.taps);
+    d->xapi.storage = NULL;
+    d->xapi.taps = NULL;
+}
+
 static const char *emergency_error(struct xapi *xapi, struct arena *a)
 {
     return heartbeat_in_emergency(xapi) ? heartbeat_emergency_error(xapi, a) : NULL;
@@ -215,6 +263,8 @@ static struct error *front_start_stage(struct daemon_state *d)
     const struct http_route routes[] = {
         { "POST", "/services/agent", HTTP_BODY_BUFFER, agent_http, &d->xapi },
         { "PUT", "/services/xenops", HTTP_BODY_TAKEOVER, migrate_http_put, &d->xapi },
+        { "GET", "/export_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_export, &d->xapi },
+        { "PUT", "/import_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_import, &d->xapi },
         { 0 },
     };
 
@@ -238,6 +288,23 @@ static void calls_stop(struct daemon_state *d)
     pools_free(d);
 }
 
+static struct error *transfers_start(struct daemon_state *d)
+{
+    struct call c = { .arena = d->arena, .clock = d->xapi.clock, .id = "transfers" };
+
+    transfers_sweep(&c, &d->xapi);
+    d->xapi.transfers = transfers_new();
+    d->xapi.nbd = nbd_front_start(d->arena, &d->xapi);
+    return NULL;
+}
+
+static void transfers_stop(struct daemon_state *d)
+{
+    nbd_front_stop(d->xapi.nbd);
+    d->xapi.nbd = NULL;
+    transfers_free(&d->xapi);
+}
+
 static struct error *migrate_start_stage(struct daemon_state *d) { return migrate_start(d->arena, &d->xapi); }
 static void migrate_stop_stage(struct daemon_state *d) { migrate_stop(&d->xapi); }
 
@@ -259,7 +326,7 @@ static bool command_migrations(struct xapi *xapi, unsigned n, char **words, stru
 
 static struct error *control_start(struct daemon_state *d)
 {
-    static const struct control_command commands[] = { { "migrations", 1, 1, command_migrations }, { 0 } };
+    static const struct control_command commands[] = { { "migrations", 1, 1, command_migrations }, { "tapd", 2, 2, tapd_command }, { 0 } };
 
     return control_socket_start(d->arena, &d->xapi, commands, &d->control);
 }
@@ -277,6 +344,7 @@ static struct error *ready_start(struct daemon_state *d)
     const char *text = arena_printf(d->arena, "pid=%d\nhttp=%d\nhttps=%d\n", (int)getpid(), d->xapi.http_port, d->xapi.https_port);
 
     housekeeping_start(&d->xapi);
+    disk_moves_start(&d->xapi);
     atomic_store(&d->xapi.serving, true);
     int rc = file_replace(path, text, strlen(text), 0644);
     if (rc < 0)
@@ -295,9 +363,11 @@ static const struct stage stages[] = {
     { "workers", workers_start, workers_stop },
     { "tables", tables_start, tables_stop },
     { "hypervisor", xenops_start_stage, xenops_stop_stage },
+    { "storage", storage_start, storage_stop },
     { "migrations", migrate_start_stage, migrate_stop_stage }, /* outlives whoever calls its verbs */
     { "agent", agent_start, agent_stop },
     { "pool", pool_start_stage, pool_stop_stage },
+    { "transfers", transfers_start, transfers_stop },
     { "front", front_start_stage, front_stop_stage },
     { "control socket", control_start, control_stop },
     { "calls", calls_start, calls_stop },
@@ -330,6 +400,7 @@ static void xapi_fill(struct daemon_state *d, struct options *options, const str
     x->coordinator_target = membership_coordinator;
     x->host_target = agent_target;
     x->emergency_error = emergency_error;
+    x->host_up = disk_moves_host_up;
 }
 
 struct error *startup(struct daemon_state *d, struct options *options, const struct clock *clock)

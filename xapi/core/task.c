@@ -61,6 +61,15 @@ static void progress_note(struct call *c, double fraction)
         ;
 }
 
+static void run_under(struct api_call *c, const char *ref)
+{
+    struct running_task *r = running_add(c->xapi->tasks, ref);
+    c->task = ref;
+    c->call.cancel = running_cancel(r);
+    c->call.progress = progress_note;
+    c->call.progress_ctx = r;
+}
+
 struct error *task_begin(struct api_call *c, const char *label, const char *subtask_of)
 {
     const char *ref;
@@ -69,11 +78,20 @@ struct error *task_begin(struct api_call *c, const char *label, const char *subt
     if (subtask_of != NULL && db_get(c->db, c->arena, &model_classes[CLASS_task], subtask_of) == NULL)
         subtask_of = NULL; /* it came in a header, where anything may stand */
     TRY(task_row_create(c->xapi, c->arena, label, "", c->session, subtask_of, &ref));
-    struct running_task *r = running_add(c->xapi->tasks, ref);
-    c->task = ref;
-    c->call.cancel = running_cancel(r);
-    c->call.progress = progress_note;
-    c->call.progress_ctx = r;
+    run_under(c, ref);
+    return NULL;
+}
+
+struct error *task_adopt(struct api_call *c, const char *ref)
+{
+    const struct row *row;
+
+    CHECK(c->task == NULL);
+    TRY(db_need(c->db, c->arena, CLASS_task, ref, &row));
+    if (strcmp(row_string(row, F_task_status), "pending") != 0 || running_exists(c->xapi->tasks, ref))
+        return err_operation_not_allowed(c->arena, "this task is already in use or over");
+    run_under(c, row->ref);
+    task_set_cancellable(c, true);
     return NULL;
 }
 

@@ -12,6 +12,9 @@ void tasks_free(struct tasks *);
 
 /* Makes a row for a call and ties call.cancel and call.progress to it. */
 NODISCARD struct error *task_begin(struct api_call *c, const char *label, const char *subtask_of);
+/* Takes on a task that a client made (task.create) for work it starts in another way: HTTP. It must be pending;
+ * HANDLE_INVALID, OPERATION_NOT_ALLOWED. End it with is_async set. */
+NODISCARD struct error *task_adopt(struct api_call *c, const char *ref);
 /* Completes it by the outcome (async) or removes it (sync). result NULL with an error. */
 void task_end(struct api_call *c, const struct error *, const struct value *result);
 /* Raises the flag of a running task; false when nothing runs under that ref. */

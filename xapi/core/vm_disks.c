@@ -2,12 +2,9 @@
 
 #include <string.h>
 
-#include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
-#include "xapi/core/agent.h"
-
-LOG_MODULE(vm_disks);
+#include "xapi/core/vdi_path.h"
 
 /* --- marks ------------------------------------------------------------------------------------------------ */
 struct error *vm_disks_mark(struct api_call *c, struct txn *txn, const struct row *vm)
@@ -32,36 +29,11 @@ struct error *vm_disks_unmark(struct api_call *c, struct txn *txn, const char *v
 }
 
 /* --- letting go ---------------------------------------------------------------------------------------------- */
-/* Does another VM use the disk on this host, or is about to use it anywhere? */
-static bool used_on(struct api_call *c, const struct row *vdi, const char *host_ref, const char *except_vbd)
+void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref, const char *vbd_ref)
 {
-    const struct value *vbds = row_value(vdi, F_VDI_VBDs);
-    for (unsigned i = 0; i < vbds->len; i++) {
-        if (except_vbd != NULL && strcmp(vbds->items[i].s, except_vbd) == 0)
-            continue;
-        const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
-        const struct row *vm = vbd != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_VM], row_string(vbd, F_VBD_VM)) : NULL;
-        if (vm == NULL)
-            continue;
-        if (row_value(vbd, F_VBD_current_operations)->len > 0)
-            return true;
-        if (row_bool(vbd, F_VBD_currently_attached) && strcmp(row_string(vm, F_VM_resident_on), host_ref) == 0)
-            return true;
-    }
-    return false;
-}
-
-void vm_disk_release(struct api_call *c, const char *vdi_ref, const char *host_ref, const char *except_vbd)
-{
-    const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi_ref);
-    const struct row *sr = vdi != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_SR], row_string(vdi, F_VDI_SR)) : NULL;
-    if (sr == NULL || used_on(c, vdi, host_ref, except_vbd))
-        return;
-    struct member args[] = { member_of("sr", value_string(row_string(sr, F_SR_uuid))), member_of("location", value_string(row_string(vdi, F_VDI_location))) };
-    struct value v = value_map(args, ARRAY_LEN(args)), ignored;
-    struct error *e = agent_call(c, host_ref, "vdi.detach", &v, &ignored);
-    if (e != NULL)
-        log_warn("disk %s stays attached to its host: %s", row_string(vdi, F_VDI_uuid), error_text(c->arena, e));
+    const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbd_ref);
+    if (vbd != NULL)
+        vdi_path_release(c, vdi_ref, host_ref, vdi_user_of_vbd(c->arena, vbd));
 }
 
 void vm_disks_release(struct api_call *c, const char *vm_ref, const char *host_ref)
@@ -71,6 +43,31 @@ void vm_disks_release(struct api_call *c, const char *vm_ref, const char *host_r
     for (unsigned i = 0; vbds != NULL && i < vbds->len; i++) {
         const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
         if (vbd != NULL && !row_bool(vbd, F_VBD_empty))
-            vm_disk_release(c, row_string(vbd, F_VBD_VDI), host_ref, NULL);
+            vm_disk_release(c, row_string(vbd, F_VBD_VDI), host_ref, vbd->ref);
     }
+}
+
+/* --- moving them ------------------------------------------------------------------------------------------------ */
+static bool written(const struct row *vbd)
+{
+    return row_bool(vbd, F_VBD_currently_attached) && !row_bool(vbd, F_VBD_empty) && strcmp(row_string(vbd, F_VBD_mode), "RW") == 0 &&
+           strcmp(row_string(vbd, F_VBD_type), "CD") != 0;
+}
+
+struct value vm_disks_written(struct api_call *c, const struct row *vm)
+{
+    const struct value *vbds = row_value(vm, F_VM_VBDs);
+    struct value_list list = { 0 };
+    for (unsigned i = 0; i < vbds->len; i++) {
+        const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
+        const struct row *vdi = vbd != NULL && written(vbd) ? db_get(c->db, c->arena, &model_classes[CLASS_VDI], row_string(vbd, F_VBD_VDI)) : NULL;
+        const struct row *sr = vdi != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_SR], row_string(vdi, F_VDI_SR)) : NULL;
+        struct value_dict d = { 0 };
+        if (sr == NULL)
+            continue;
+        value_dict_add(c->arena, &d, "sr", value_string(row_string(sr, F_SR_uuid)));
+        value_dict_add(c->arena, &d, "location", value_string(row_string(vdi, F_VDI_location)));
+        value_list_add(c->arena, &list, value_dict_value(&d));
+    }
+    return value_list_value(&list);
 }

@@ -9,6 +9,7 @@
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/placement.h"
+#include "xapi/core/vdi_reset.h"
 #include "xapi/core/vm_disks.h"
 #include "xapi/core/vm_metrics.h"
 #include "xapi/core/vm_state.h"
@@ -134,6 +135,7 @@ struct error *vm_run_record(struct api_call *c, const char *vm_ref, const char *
 static struct error *start_reserved(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused)
 {
     struct vm_spec spec;
+    TRY(vdi_reset_disks(c, vm_ref));
     TRY(vm_spec_of(c, vm_ref, host_ref, &spec));
     struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("paused", value_bool(paused)) };
     struct value v = value_map(args, ARRAY_LEN(args)), info;
@@ -207,11 +209,21 @@ static struct error *interfaces_attached(struct api_call *c, const struct row *v
     return txn_commit(txn, NULL);
 }
 
+/* Its disks are put back while nothing runs. */
+static struct error *reboot_with_reset(struct api_call *c, const char *vm_ref, const char *host_ref, bool hard)
+{
+    const char *host = arena_strdup(c->arena, host_ref);
+    TRY(vm_run_shutdown(c, vm_ref, hard));
+    return vm_run_start(c, vm_ref, host, false, true);
+}
+
 struct error *vm_run_reboot(struct api_call *c, const char *vm_ref, bool hard)
 {
     const struct row *vm;
     const char *host;
     TRY(vm_run_residence(c, vm_ref, hard ? "paused, running" : "running", &vm, &host));
+    if (vdi_reset_any(c, vm_ref))
+        return reboot_with_reset(c, vm_ref, host, hard);
     struct vm_spec spec;
     TRY(vm_spec_of_boot(c, vm_ref, host, &spec));
     struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("hard", value_bool(hard)),

@@ -11,6 +11,10 @@ NODISCARD struct error *vm_run_start(struct api_call *c, const char *vm_ref, con
 /* On the host where it is. hard: destroys at once. VM_BAD_POWER_STATE when it runs nowhere. */
 NODISCARD struct error *vm_run_shutdown(struct api_call *c, const char *vm_ref, bool hard);
 NODISCARD struct error *vm_run_reboot(struct api_call *c, const char *vm_ref, bool hard);
+/* other_config of a suspend image that is meant to be older than what its guest did last: a revert's. */
+#define VM_IMAGE_OLD "restored-from-checkpoint"
+/* The same of one that is only made for a checkpoint: the guest is resumed from it, by whoever finds it suspended. */
+#define VM_IMAGE_WAKES "resume-after-checkpoint"
 /* vm_suspend.c: to a disk in the VM's suspend_SR, the pool's or host's, or the pool's default SR. */
 NODISCARD struct error *vm_run_suspend(struct api_call *c, const char *vm_ref);
 NODISCARD struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force);

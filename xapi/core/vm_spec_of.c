@@ -14,7 +14,10 @@ static enum vm_kind kind_of(const struct row *vm)
     return strcmp(type, "hvm") == 0 ? VM_KIND_HVM : VM_KIND_PVH;
 }
 
-struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const struct row *vdi, const char *host_ref, struct disk_spec *disk)
+enum purpose { FOR_START, FOR_BOOT, FOR_MOVE };
+
+static struct error *disk_spec_for(struct api_call *c, const struct row *vbd, const struct row *vdi, const char *host_ref, enum purpose purpose,
+                                   struct disk_spec *disk)
 {
     *disk = (struct disk_spec){ .device = row_string(vbd, F_VBD_userdevice), .vdi_uuid = "", .path = "",
                                 .read_only = strcmp(row_string(vbd, F_VBD_mode), "RO") == 0,
@@ -23,11 +26,23 @@ struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const stru
         return NULL;
     disk->vdi_uuid = row_string(vdi, F_VDI_uuid);
     disk->size = row_int(vdi, F_VDI_virtual_size);
-    return vdi_path(c, vdi->ref, host_ref, &disk->path);
+    const struct vdi_path_use use = {
+        .user = vdi_user_of_vbd(c->arena, vbd),
+        .read_only = disk->read_only || disk->cdrom,
+        .cached = strcmp(row_map(vbd, F_VBD_other_config, "cached", ""), "true") == 0,
+        .activate = purpose != FOR_MOVE || disk->read_only || disk->cdrom,
+    };
+    return vdi_path(c, vdi->ref, host_ref, &use, &disk->path);
 }
 
-static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, bool all, struct vm_spec *spec)
+struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const struct row *vdi, const char *host_ref, struct disk_spec *disk)
 {
+    return disk_spec_for(c, vbd, vdi, host_ref, FOR_START, disk);
+}
+
+static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, enum purpose purpose, struct vm_spec *spec)
+{
+    bool all = strcmp(row_string(vm, F_VM_power_state), "Halted") == 0;
     const struct value *vbds = row_value(vm, F_VM_VBDs);
     struct disk_spec *disks = arena_calloc(c->arena, vbds->len + 1, sizeof *disks);
     unsigned n = 0;
@@ -36,7 +51,7 @@ static struct error *disks_of(struct api_call *c, const struct row *vm, const ch
         if (vbd == NULL || (!all && !row_bool(vbd, F_VBD_currently_attached)))
             continue;
         const char *vdi = row_bool(vbd, F_VBD_empty) ? REF_NULL : row_string(vbd, F_VBD_VDI);
-        TRY(vm_disk_spec(c, vbd, db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi), host_ref, &disks[n]));
+        TRY(disk_spec_for(c, vbd, db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi), host_ref, purpose, &disks[n]));
         if (disks[n].cdrom || disks[n].path[0] != '\0')
             n++;
     }
@@ -61,7 +76,7 @@ static void nics_of(struct api_call *c, const struct row *vm, bool all, struct v
     spec->nics = nics;
 }
 
-static struct error *make_spec(struct api_call *c, const char *vm_ref, const char *host_ref, bool boot, struct vm_spec *spec)
+static struct error *make_spec(struct api_call *c, const char *vm_ref, const char *host_ref, enum purpose purpose, struct vm_spec *spec)
 {
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
@@ -86,16 +101,21 @@ static struct error *make_spec(struct api_call *c, const char *vm_ref, const cha
         .on_reboot = row_string(vm, F_VM_actions_after_reboot),
         .on_crash = row_string(vm, F_VM_actions_after_crash),
     };
-    nics_of(c, vm, halted || boot, spec);
-    return disks_of(c, vm, host_ref, halted, spec);
+    nics_of(c, vm, halted || purpose == FOR_BOOT, spec);
+    return disks_of(c, vm, host_ref, purpose, spec);
 }
 
 struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
 {
-    return make_spec(c, vm_ref, host_ref, false, spec);
+    return make_spec(c, vm_ref, host_ref, FOR_START, spec);
+}
+
+struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
+{
+    return make_spec(c, vm_ref, host_ref, FOR_MOVE, spec);
 }
 
 struct error *vm_spec_of_boot(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
 {
-    return make_spec(c, vm_ref, host_ref, true, spec);
+    return make_spec(c, vm_ref, host_ref, FOR_BOOT, spec);
 }

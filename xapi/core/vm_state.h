@@ -12,8 +12,10 @@ const char *vm_domain_type(const struct row *vm);
 
 /* The plain description of a VM as 'host' must see it: disks resolved to paths there. In c's arena.
  * A halted VM's has all its devices, another's those that are plugged in: what it resumes or arrives
- * with. vm_spec_of_boot: all interfaces in any case, for a reboot. Blocks (agent calls). */
+ * with. vm_spec_of_boot: all interfaces in any case, for a reboot. The disks are attached there and serve at once;
+ * vm_spec_of_move: those that are written to stay inactive until the switch. Blocks (agent calls). */
 NODISCARD struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
+NODISCARD struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
 NODISCARD struct error *vm_spec_of_boot(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
 /* One disk of it; path "" for an empty drive. */
 NODISCARD struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const struct row *vdi /* or NULL */, const char *host_ref,

@@ -40,11 +40,22 @@ static struct error *suspend_sr(struct api_call *c, const struct row *vm, const 
     return err_vm_no_suspend_sr(c->arena, vm->ref);
 }
 
+static bool for_checkpoint(const struct row *vm)
+{
+    const struct value *current = row_value(vm, F_VM_current_operations);
+    for (unsigned i = 0; i < current->len; i++)
+        if (strcmp(current->members[i].value.s, "checkpoint") == 0)
+            return true;
+    return false;
+}
+
 static struct error *make_image(struct api_call *c, const struct row *vm, const char *host_ref, const char **vdi_r)
 {
     const char *sr = REF_NULL;
     TRY(suspend_sr(c, vm, host_ref, &sr));
     int64_t memory = row_int(vm, F_VM_memory_static_max);
+    const struct member raw[] = { member_of("type", value_string("raw")) }; /* hosts write and read it themselves */
+    const struct member wakes[] = { member_of(VM_IMAGE_WAKES, value_string("true")) };
     const struct member fields[] = {
         member_of("name_label", value_string("Suspend image")),
         member_of("name_description", value_string("Memory of a suspended VM")),
@@ -53,6 +64,8 @@ static struct error *make_image(struct api_call *c, const struct row *vm, const 
         member_of("type", value_string("suspend")),
         member_of("sharable", value_bool(false)),
         member_of("read_only", value_bool(false)),
+        member_of("other_config", value_map(wakes, for_checkpoint(vm) ? 1 : 0)),
+        member_of("sm_config", value_map(raw, ARRAY_LEN(raw))),
     };
     return api_create(c, M_VDI_create, fields, ARRAY_LEN(fields), vdi_r);
 }
@@ -65,10 +78,19 @@ static struct error *record_suspended(struct api_call *c, const char *vm_ref, co
     return txn_commit(txn, NULL);
 }
 
+/* The image as a file on the host, with no tapd between. */
+static const char *image_user(struct api_call *c, const struct row *vm) { return arena_printf(c->arena, "suspend-%s", row_string(vm, F_VM_uuid)); }
+
+static struct error *image_path(struct api_call *c, const struct row *vm, const char *vdi_ref, const char *host_ref, bool read_only, const char **path_r)
+{
+    const struct vdi_path_use use = { .user = image_user(c, vm), .read_only = read_only, .direct = true, .activate = true };
+    return vdi_path(c, vdi_ref, host_ref, &use, path_r);
+}
+
 static struct error *suspend_to(struct api_call *c, const struct row *vm, const char *host_ref, const char *vdi_ref)
 {
     const char *path;
-    TRY(vdi_path(c, vdi_ref, host_ref, &path));
+    TRY(image_path(c, vm, vdi_ref, host_ref, false, &path));
     struct member args[] = { member_of("uuid", value_string(row_string(vm, F_VM_uuid))), member_of("path", value_string(path)) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     return vm_run_error(c, vm->ref, agent_call(c, host_ref, "vm.suspend", &v, &ignored));
@@ -92,7 +114,7 @@ struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
     struct api_call calm = internal_call_cleanup(c);
     task_set_cancellable(c, true);
     struct error *e = suspend_to(c, vm, host, vdi);
-    vm_disk_release(&calm, vdi, host, NULL);
+    vdi_path_release(&calm, vdi, host, image_user(c, vm));
     if (e != NULL) {
         drop_image(c, e, vdi);
         return e;
@@ -103,13 +125,28 @@ struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
     return NULL;
 }
 
+/* A simulated guest notices that its memory is an old one; here that is meant. */
+static void accept_old_image(struct api_call *c, const struct row *image, struct vm_spec *spec)
+{
+    struct value_dict d = { 0 };
+    if (strcmp(row_map(image, F_VDI_other_config, VM_IMAGE_OLD, "false"), "true") != 0)
+        return;
+    for (unsigned i = 0; i < spec->platform.len; i++)
+        value_dict_add(c->arena, &d, spec->platform.members[i].name, spec->platform.members[i].value);
+    value_dict_set(c->arena, &d, "sim-witness-reset", value_string("true"));
+    spec->platform = value_dict_value(&d);
+}
+
 /* --- resume -------------------------------------------------------------------------------------------------- */
 static struct error *resume_reserved(struct api_call *c, const struct row *vm, const char *host_ref, bool paused)
 {
     struct vm_spec spec;
     const char *path;
+    const struct row *image;
     TRY(vm_spec_of(c, vm->ref, host_ref, &spec));
-    TRY(vdi_path(c, row_string(vm, F_VM_suspend_VDI), host_ref, &path));
+    TRY(db_need(c->db, c->arena, CLASS_VDI, row_string(vm, F_VM_suspend_VDI), &image));
+    accept_old_image(c, image, &spec);
+    TRY(image_path(c, vm, image->ref, host_ref, true, &path));
     struct member args[] = { member_of("spec", vm_spec_to_value(c->arena, &spec)), member_of("path", value_string(path)),
                              member_of("paused", value_bool(paused)) };
     struct value v = value_map(args, ARRAY_LEN(args)), info;
@@ -128,7 +165,7 @@ struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *
     OPERATION_SCOPE on_host = { c, CLASS_host, host, "vm_resume" };
     struct api_call calm = internal_call_cleanup(c);
     struct error *e = resume_reserved(c, vm, host, paused);
-    vm_disk_release(&calm, image, host, NULL);
+    vdi_path_release(&calm, image, host, image_user(c, vm));
     if (e != NULL) {
         vm_run_unreserve(c, vm_ref);
         vm_disks_release(&calm, vm_ref, host);

@@ -13,7 +13,11 @@
 struct agent;
 struct allowed_refresh;
 struct migrations;
+struct transfers;
+struct nbd_front;
+struct sr_watch;
 struct storage;
+struct taps;
 struct heartbeat;
 struct tasks;
 struct sessions;
@@ -41,11 +45,15 @@ struct xapi {
     struct tls_context *client_tls;
     const char *certificate_fingerprint;
     struct xenops *xenops;
+    struct taps *taps;          /* the processes that serve disks: storage/tap.h */
     struct storage *storage;    /* attached SRs of this host: storage/sr.h */
     struct heartbeat *heartbeat; /* xapi/pool/heartbeat.h; under its own lock */
     struct agent *agent;        /* verbs of this host and calls to others: xapi/core/agent.h */
     struct migrations *migrations;
+    struct transfers *transfers; /* xapi/transfer/transfer.h */
+    struct nbd_front *nbd;       /* xapi/transfer/nbd_front.h; NULL: none */
     struct allowed_refresh *allowed_refresh; /* coordinator only */
+    struct sr_watch *sr_watch;               /* coordinator only: xapi/pool/sr_watch.h */
     struct tasks *tasks;
     struct sessions *sessions;
     struct operations *operations;
@@ -64,6 +72,8 @@ struct xapi {
     struct error *(*host_target)(struct api_call *, const char *host_ref, struct http_target *);
     /* On a member that its coordinator has not accepted yet: the code of the error that says why; else NULL. */
     const char *(*emergency_error)(struct xapi *, struct arena *);
+    /* On the coordinator: a host is back and its SRs are plugged: unfinished moves of disks are settled. May be NULL; returns at once. */
+    void (*host_up)(struct xapi *, const char *host_ref);
     /* Opens or closes the listener on http_port at run time: host.set_https_only. NULL: cannot. */
     struct error *(*set_plain_http)(struct arena *, struct xapi *, bool open);
 };

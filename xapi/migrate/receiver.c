@@ -14,12 +14,15 @@
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/session.h"
+#include "xapi/migrate/disks.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/migrate/wire.h"
 
 LOG_MODULE(receiver);
 
 #define MEM_CONNECT_MS 60000
+#define OPEN_MS 20000      /* for the disks, before the source hears that the guest does not run yet */
+#define OPEN_AGAIN_MS 500
 
 enum phase { PHASE_PREPARED, PHASE_RESTORING, PHASE_READY, PHASE_DECIDING, PHASE_COMMITTED, PHASE_ABORTED };
 
@@ -30,6 +33,7 @@ struct incoming {
     struct arena *arena; /* owns spec */
     struct vm_spec spec;
     struct value *spec_value;
+    struct value disks;  /* a set, in 'arena' (disks.h) */
     enum phase phase;
     bool vm_connected, mem_connected, image_done;
     struct error *image_error; /* in 'arena' */
@@ -81,7 +85,8 @@ void incoming_free_all(struct migrations *m)
 
 static struct error *note(struct arena *a, struct migrations *m, const struct incoming *in, enum journal_state state)
 {
-    struct member facts[] = { member_of("vm", value_string(in->vm_uuid)), member_of("temp", value_string(in->temp)) };
+    struct member facts[] = { member_of("vm", value_string(in->vm_uuid)), member_of("temp", value_string(in->temp)),
+                              member_of("disks", in->disks) };
     struct value v = value_map(facts, ARRAY_LEN(facts));
     return journal_write(a, m->journal, in->id, JOURNAL_DESTINATION, state, &v);
 }
@@ -148,6 +153,8 @@ struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const stru
         return err_internal(c->arena, "migration %s is known here already: %s", id, journal_state_name(past));
     struct arena *a = arena_new();
     struct incoming *in = incoming_new(a, id, vm, temp);
+    const struct value *disks = value_get(args, "disks");
+    in->disks = disks != NULL && disks->kind == VALUE_SET ? value_dup(a, disks) : value_set(NULL, 0);
     struct value *copy = arena_alloc(a, sizeof *copy);
     *copy = value_dup(a, spec);
     struct error *e = vm_spec_from_value(a, copy, &in->spec);
@@ -334,22 +341,53 @@ static struct error *receive_until_ready(struct call *c, struct migrations *m, s
     return say(c, vm, "telling the source that the image is complete");
 }
 
+/* Under its own name, its disks open, running. The source gave up its own before GO, so that they can be opened now. */
+static struct error *run_here(struct call *c, struct migrations *m, struct incoming *in)
+{
+    struct domain_info info;
+    if (xenops_find(c, m->xapi->xenops, in->vm_uuid, &info) != NULL)
+        TRY(xenops_rename(c, m->xapi->xenops, in->temp, in->vm_uuid));
+    TRY(migration_disks_open(c, m->xapi, &in->disks));
+    return xenops_unpause(c, m->xapi->xenops, in->vm_uuid);
+}
+
+/* Somebody destroyed it meanwhile. */
+static bool gone(struct call *c, struct migrations *m, const struct incoming *in)
+{
+    struct domain_info info;
+    return xenops_find(c, m->xapi->xenops, in->vm_uuid, &info) != NULL && xenops_find(c, m->xapi->xenops, in->temp, &info) != NULL;
+}
+
+/* Again and again until it runs, is gone, the time is over (-1: never) or the daemon stops: then recovery goes on
+ * with it. The guest stays paused meanwhile: it lives nowhere else. */
+static struct error *run_until(struct call *c, struct migrations *m, struct incoming *in, int64_t ms)
+{
+    int64_t until = clock_ms(c->clock) + ms;
+    struct error *e;
+    while ((e = run_here(c, m, in)) != NULL && !gone(c, m, in) && (ms < 0 || clock_ms(c->clock) < until)) {
+        log_warn_rl("migration %s: committed, but the guest does not run here yet: %s", in->id, error_text(c->arena, e));
+        if (!migrations_pause(m, OPEN_AGAIN_MS))
+            break;
+    }
+    return e;
+}
+
 /* COMMITTED is durable: from here the guest lives on this host, whatever the stream does. */
 static void run_committed(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
 {
     int r = fault_hit("migrate.destination.lose-committed") ? -EPIPE : handshake_send(vm, NULL);
     if (r != 0)
         log_warn("migration %s: the source did not hear COMMITTED (%s); it will ask", in->id, strerror(-r));
-    struct error *e = xenops_rename(c, m->xapi->xenops, in->temp, in->vm_uuid);
-    if (e == NULL)
-        e = xenops_unpause(c, m->xapi->xenops, in->vm_uuid);
+    struct error *e = run_until(c, m, in, OPEN_MS);
     if (e != NULL)
-        log_err("migration %s: committed, but the guest does not run here: %s", in->id, error_text(c->arena, e));
-    struct error *j = e == NULL ? note(c->arena, m, in, JOURNAL_RUNNING) : NULL;
-    if (j != NULL)
-        log_err("migration %s: %s", in->id, error_text(c->arena, j));
+        log_err("migration %s: committed, but the guest stays paused here: %s", in->id, error_text(c->arena, e));
     if (handshake_send(vm, e) != 0)
         log_debug("migration %s: the source did not hear that the guest runs", in->id);
+    if (e != NULL && !gone(c, m, in))
+        e = run_until(c, m, in, -1);
+    struct error *j = e == NULL || gone(c, m, in) ? note(c->arena, m, in, JOURNAL_RUNNING) : NULL;
+    if (j != NULL)
+        log_err("migration %s: %s", in->id, error_text(c->arena, j));
 }
 
 static void receive_vm(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)

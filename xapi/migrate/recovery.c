@@ -1,15 +1,17 @@
 /* After a restart: what the journal says is unfinished is finished or rolled back, before clients come in.
  *
- * Source:       before GO-SENT the guest is resumed if it was suspended; at GO-SENT a thread asks the
- *               destination until it knows.
+ * Source:       before GO-SENT the guest is resumed if it was suspended, its disks opened again; at GO-SENT a thread
+ *               asks the destination until it knows.
  * Destination:  before COMMITTED the unfinished copy is destroyed and the migration aborted for ever; at
- *               COMMITTED the guest is made to run. */
+ *               COMMITTED the disks are opened and the guest is made to run.
+ * SRs are not attached yet: the tapds open what they had (storage/sr.h); what cannot be opened is tried again. */
 #include <string.h>
 
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
 #include "rpc/base/work.h"
+#include "xapi/migrate/disks.h"
 #include "xapi/migrate/migrations.h"
 
 LOG_MODULE(recovery);
@@ -21,11 +23,13 @@ static bool domain_find(struct call *c, struct migrations *m, const char *uuid, 
 }
 
 /* Gives a suspended source back its name and its life. */
-static struct error *revive(struct call *c, struct migrations *m, const char *vm, const char *temp)
+static struct error *revive(struct call *c, struct migrations *m, const struct journal_entry *e, const char *vm, const char *temp)
 {
     struct domain_info info;
     if (domain_find(c, m, temp, &info))
         TRY(xenops_rename(c, m->xapi->xenops, temp, vm));
+    if (domain_find(c, m, vm, &info)) /* also when it was resumed already: its disks may not have been open yet */
+        migration_disks_reopen(c, m, e->migration_id, value_get(&e->facts, "disks"));
     if (domain_find(c, m, vm, &info) && info.state == DOMAIN_SUSPENDED)
         TRY(xenops_resume(c, m->xapi->xenops, vm));
     return NULL;
@@ -38,7 +42,7 @@ static struct error *finish_source(struct call *c, struct migrations *m, const s
         TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_SOURCE, JOURNAL_DONE, &e->facts));
         TRY(xenops_destroy(c, m->xapi->xenops, temp)); /* it was renamed before GO; 'vm' may have come back since */
     } else {
-        TRY(revive(c, m, vm, temp));
+        TRY(revive(c, m, e, vm, temp));
         TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_SOURCE, JOURNAL_RESUMED, &e->facts));
     }
     log_info("migration %s of %s: %s after a restart", e->migration_id, vm, committed ? "completed" : "rolled back");
@@ -58,6 +62,8 @@ static struct error *finish_destination(struct call *c, struct migrations *m, co
     }
     if (domain_find(c, m, temp, &info))
         TRY(xenops_rename(c, m->xapi->xenops, temp, vm));
+    if (domain_find(c, m, vm, &info))
+        migration_disks_reopen(c, m, e->migration_id, value_get(&e->facts, "disks"));
     if (domain_find(c, m, vm, &info) && info.state == DOMAIN_PAUSED)
         TRY(xenops_unpause(c, m->xapi->xenops, vm));
     TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_DESTINATION, JOURNAL_RUNNING, &e->facts));

@@ -2,7 +2,8 @@
  * over the wire, journal.h what is made durable when).
  *
  * Agent verb "migrate.send". Arguments: migration_id, vm (uuid), spec (vm_spec as the destination must see
- * it), destination {address, port, tls, fingerprint}, live (bool), max_downtime_ms, bandwidth (bytes/s).
+ * it), disks (disks.h), destination {address, port, tls, fingerprint}, live (bool), max_downtime_ms, bandwidth
+ * (bytes/s).
  * Result: rounds, pages, bytes, blackout_us, duration_us. */
 #include <errno.h>
 #include <poll.h>
@@ -15,6 +16,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "rpc/base/work.h"
+#include "xapi/migrate/disks.h"
 #include "xapi/migrate/migrations.h"
 #include "xapi/migrate/wire.h"
 #include "xapi/core/agent.h"
@@ -32,6 +34,7 @@ struct sender {
     const char *id, *vm_uuid;
     char source_temp[UUID_LEN + 1], destination_temp[UUID_LEN + 1];
     const struct value *spec;
+    struct value disks; /* a set */
     struct http_target target;
     struct save_policy policy;
     struct migration_worker worker;
@@ -61,6 +64,7 @@ static struct error *note(struct sender *s, enum journal_state state)
         member_of("vm", value_string(s->vm_uuid)),
         member_of("temp", value_string(s->source_temp)),
         member_of("destination", migration_target_value(s->c->arena, &s->target)),
+        member_of("disks", s->disks),
     };
     struct value v = value_map(facts, ARRAY_LEN(facts));
     return journal_write(s->c->arena, s->m->journal, s->id, JOURNAL_SOURCE, state, &v);
@@ -89,6 +93,7 @@ static struct error *step_prepare(struct sender *s)
         member_of("vm", value_string(s->vm_uuid)),
         member_of("temp", value_string(s->destination_temp)),
         member_of("spec", *s->spec),
+        member_of("disks", s->disks),
     };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     return agent_call_at(s->c, s->m->xapi, &s->target, "migrate.prepare", &v, &ignored);
@@ -169,7 +174,14 @@ static void on_progress(void *ctx, const struct save_progress *p)
 static struct error *on_suspended(void *ctx, struct call *c)
 {
     struct sender *s = ctx;
-    return note(s, JOURNAL_SUSPENDED);
+    TRY(note(s, JOURNAL_SUSPENDED));
+    return migration_disks_close(c, s->m->xapi, &s->disks);
+}
+
+static void on_way_back(void *ctx, struct call *c)
+{
+    struct sender *s = ctx;
+    migration_disks_reopen(c, s->m, s->id, &s->disks);
 }
 
 /* When the save fails because the stream broke, cancelling or the destination's own word tells why. */
@@ -213,7 +225,7 @@ static struct error *save_watched(struct sender *s, const struct save_callbacks 
 static struct error *step_stream(struct sender *s)
 {
     TRY(note(s, JOURNAL_STREAMING));
-    struct save_callbacks callbacks = { .ctx = s, .progress = on_progress, .after_suspend = on_suspended };
+    struct save_callbacks callbacks = { .ctx = s, .progress = on_progress, .after_suspend = on_suspended, .before_resume = on_way_back };
     struct error *e = save_watched(s, &callbacks);
     if (e != NULL)
         return peer_word(s, e);
@@ -226,6 +238,7 @@ static struct error *step_stream(struct sender *s)
 /* xenops_save resumes the guest by itself when it fails; after it succeeded that is ours. */
 static void undo_stream(struct sender *s)
 {
+    migration_disks_reopen(&s->steady, s->m, s->id, &s->disks);
     struct error *e = xenops_resume(&s->steady, s->m->xapi->xenops, s->vm_uuid);
     if (e != NULL)
         log_err("migration %s: the guest could not be resumed here: %s", s->id, error_text(s->c->arena, e));
@@ -354,6 +367,8 @@ static struct error *sender_init(struct sender *s, const struct value *args)
     s->spec = value_get(args, "spec");
     if (s->id == NULL || s->vm_uuid == NULL || !uuid_valid(s->vm_uuid) || s->spec == NULL)
         return err_internal(a, "migrate.send needs migration_id, vm and spec");
+    const struct value *disks = value_get(args, "disks");
+    s->disks = disks != NULL && disks->kind == VALUE_SET ? *disks : value_set(NULL, 0);
     TRY(migration_target(a, args, &s->target));
     migration_temp_uuid(s->vm_uuid, JOURNAL_SOURCE, s->source_temp);
     migration_temp_uuid(s->vm_uuid, JOURNAL_DESTINATION, s->destination_temp);

@@ -221,3 +221,12 @@ struct error *agent_host_power(struct call *c, struct xapi *xapi, const struct v
     error = child_start(&spec, &pid);
     return error == 0 ? NULL : err_internal(c->arena, "%s: %s", spec.argv[0], strerror(-error));
 }
+
+struct error *agent_host_certificate(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *fingerprint, *pem;
+
+    TRY(tls_certificate_fingerprint(c->arena, arena_printf(c->arena, "%s/xapi.pem", xapi->dir), &fingerprint, &pem));
+    *result_r = value_string(pem);
+    return NULL;
+}

@@ -1,7 +1,13 @@
 /* Agent verbs on this host's storage: values in, storage/sr.h, values out. */
 #include "rpc/base/error.h"
+#include "rpc/base/log.h"
 #include "storage/sr.h"
 #include "xapi/pool/agent_verbs.h"
+#include "xapi/pool/base64.h"
+
+LOG_MODULE(agent_storage);
+
+#define CHANGED_BLOCK (64 << 10) /* storage/sr_driver.h */
 
 static struct error *sr_of(struct call *c, const struct value *args, struct sr_spec *spec)
 {
@@ -40,6 +46,8 @@ static struct value stat_value(struct arena *arena, const struct vdi_stat *stat)
     value_dict_add(arena, &d, "read_only", value_bool(stat->read_only));
     value_dict_add(arena, &d, "is_a_snapshot", value_bool(stat->is_a_snapshot));
     value_dict_add(arena, &d, "parent", value_string(stat->parent));
+    value_dict_add(arena, &d, "hidden", value_bool(stat->hidden));
+    value_dict_add(arena, &d, "cbt_metadata", value_bool(stat->cbt_metadata));
     return value_dict_value(&d);
 }
 
@@ -118,6 +126,14 @@ struct error *agent_sr_probe(struct call *c, struct xapi *xapi, const struct val
     return sr_probe(c, type, config != NULL && config->kind == VALUE_MAP ? config : &none, result_r);
 }
 
+struct error *agent_sr_clean(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *uuid;
+
+    TRY(agent_need(c, args, "uuid", &uuid));
+    return sr_clean(c, xapi->storage, uuid);
+}
+
 /* --- VDIs ----------------------------------------------------------------------------------------------- */
 static struct error *sr_and(struct call *c, const struct value *args, const char *name, const char **sr_r, const char **value_r)
 {
@@ -191,37 +207,177 @@ struct error *agent_vdi_snapshot(struct call *c, struct xapi *xapi, const struct
     return NULL;
 }
 
-struct error *agent_vdi_copy(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+struct error *agent_vdi_revert(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
     struct vdi_stat stat;
-    const char *sr, *location, *to, *uuid;
+    const char *sr, *location, *snapshot;
 
     TRY(sr_and(c, args, "location", &sr, &location));
-    TRY(agent_need(c, args, "to_sr", &to));
-    TRY(agent_need(c, args, "uuid", &uuid));
-    TRY(vdi_copy(c, xapi->storage, sr, location, to, uuid, &stat));
+    TRY(agent_need(c, args, "snapshot", &snapshot));
+    TRY(vdi_revert(c, xapi->storage, sr, location, snapshot, &stat));
     *result_r = stat_value(c->arena, &stat);
     return NULL;
 }
 
-struct error *agent_vdi_attach(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+struct error *agent_vdi_copy(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
-    struct vdi_where where;
-    struct value_dict d = { 0 };
+    const char *sr, *location, *to_sr, *to;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    TRY(agent_need(c, args, "to_sr", &to_sr));
+    TRY(agent_need(c, args, "to", &to));
+    return vdi_copy(c, xapi->storage, sr, location, to_sr, to);
+}
+
+struct error *agent_vdi_cbt(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
     const char *sr, *location;
 
     TRY(sr_and(c, args, "location", &sr, &location));
-    TRY(vdi_attach(c, xapi->storage, sr, location, value_get_bool(args, "read_only", false), &where));
-    value_dict_add(c->arena, &d, "format", value_string(where.format));
-    value_dict_add(c->arena, &d, "path", value_string(where.path));
+    return vdi_cbt(c, xapi->storage, sr, location, value_get_bool(args, "on", false));
+}
+
+struct error *agent_vdi_data_destroy(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_data_destroy(c, xapi->storage, sr, location);
+}
+
+struct error *agent_vdi_changed_blocks(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    struct value_dict d = { 0 };
+    const char *sr, *from, *to;
+    uint8_t *bitmap = NULL;
+    size_t len = 0;
+
+    TRY(sr_and(c, args, "from", &sr, &from));
+    TRY(agent_need(c, args, "to", &to));
+    TRY(vdi_changed_blocks(c, xapi->storage, sr, from, to, &bitmap, &len));
+    value_dict_add(c->arena, &d, "bitmap", value_string(base64_encode(c->arena, bitmap, len)));
+    value_dict_add(c->arena, &d, "granularity", value_int(CHANGED_BLOCK));
     *result_r = value_dict_value(&d);
     return NULL;
 }
 
+/* --- their data --------------------------------------------------------------------------------------------- */
+static struct value where_value(struct arena *arena, const struct vdi_where *where)
+{
+    struct value_dict d = { 0 };
+
+    value_dict_add(arena, &d, "format", value_string(where->format));
+    value_dict_add(arena, &d, "path", value_string(where->path));
+    return value_dict_value(&d);
+}
+
+struct error *agent_vdi_attach(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    struct vdi_use use = {
+        .read_only = value_get_bool(args, "read_only", false),
+        .direct = value_get_bool(args, "direct", false),
+        .cached = value_get_bool(args, "cached", false),
+    };
+    struct vdi_where where;
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    TRY(agent_need(c, args, "user", &use.user));
+    TRY(vdi_attach(c, xapi->storage, sr, location, &use, &where));
+    *result_r = where_value(c->arena, &where);
+    if (!value_get_bool(args, "activate", false))
+        return NULL;
+    struct error *error = vdi_activate(c, xapi->storage, sr, location);
+    if (error != NULL) {
+        struct call calm = *c;
+
+        calm.cancel = NULL;
+        calm.deadline_ms = 0;
+        struct error *undo = vdi_detach(&calm, xapi->storage, sr, location, use.user);
+        if (undo != NULL)
+            log_warn("detaching %s: %s", location, error_text(c->arena, undo));
+    }
+    return error;
+}
+
 struct error *agent_vdi_detach(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location, *user;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    TRY(agent_need(c, args, "user", &user));
+    return vdi_detach(c, xapi->storage, sr, location, user);
+}
+
+struct error *agent_vdi_activate(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
     const char *sr, *location;
 
     TRY(sr_and(c, args, "location", &sr, &location));
-    return vdi_detach(c, xapi->storage, sr, location);
+    return vdi_activate(c, xapi->storage, sr, location);
+}
+
+struct error *agent_vdi_deactivate(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_deactivate(c, xapi->storage, sr, location);
+}
+
+/* --- mirrors ---------------------------------------------------------------------------------------------------- */
+struct error *agent_vdi_mirror_start(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    struct vdi_mirror_spec spec = {
+        .to_sr = value_get_string(args, "to_sr", ""),
+        .to = value_get_string(args, "to", ""),
+        .uri = value_get_string(args, "uri", ""),
+        .bandwidth = value_get_int(args, "bandwidth", 0),
+        .budget_us = value_get_int(args, "budget_us", 0),
+        .silence_us = value_get_int(args, "silence_us", 0),
+    };
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    if ((spec.to[0] == '\0' || spec.to_sr[0] == '\0') && spec.uri[0] == '\0')
+        return err_internal(c->arena, "vdi.mirror_start without a target");
+    return vdi_mirror_start(c, xapi->storage, sr, location, &spec);
+}
+
+struct error *agent_vdi_mirror_status(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_mirror_status(c, xapi->storage, sr, location, result_r);
+}
+
+struct error *agent_vdi_mirror_set(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_mirror_set(c, xapi->storage, sr, location, value_get_int(args, "bandwidth", -1), value_get_int(args, "budget_us", -1));
+}
+
+struct error *agent_vdi_mirror_switch(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_mirror_switch(c, xapi->storage, sr, location);
+}
+
+struct error *agent_vdi_mirror_abort(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_mirror_abort(c, xapi->storage, sr, location);
+}
+
+struct error *agent_tap_list(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    *result_r = storage_taps(xapi->storage, c->arena);
+    return NULL;
 }

@@ -3,6 +3,7 @@
 
 #include "rpc/base/log.h"
 #include "xapi/core/internal_call.h"
+#include "xapi/core/vm_disks.h"
 #include "xapi/core/operations.h"
 #include "xapi/pool/agent_verbs.h"
 #include "xapi/pool/agent_wire.h"
@@ -78,7 +79,10 @@ struct error *coordinator_hello(struct call *call, struct xapi *xapi, const stru
     TRY(rows_hello(&c, host->ref, args));
     heartbeat_hello(xapi, host->ref);
     pbd_plug_all(&c, host->ref);
+    vm_disks_settle(&c, host->ref);
     TRY(rows_enable(&c, host->ref));
+    if (xapi->host_up != NULL)
+        xapi->host_up(xapi, host->ref);
     log_info("host %s at %s has started", uuid, address);
     return NULL;
 }

@@ -43,6 +43,20 @@ static struct error *attached_write(struct api_call *c, const char *pbd_ref, con
     return txn_commit(txn, NULL);
 }
 
+/* SR_NOT_SHARABLE [sr; host]: another host has it. */
+static struct error *check_sharing(struct api_call *c, const struct row *sr, const char *pbd_ref)
+{
+    const struct value *pbds = row_value(sr, F_SR_PBDs);
+
+    for (unsigned i = 0; i < pbds->len && !row_bool(sr, F_SR_shared); i++) {
+        const struct row *other = strcmp(pbds->items[i].s, pbd_ref) == 0 ? NULL : db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
+
+        if (other != NULL && row_bool(other, F_PBD_currently_attached))
+            return err_sr_not_sharable(c->arena, sr->ref, row_string(other, F_PBD_host));
+    }
+    return NULL;
+}
+
 struct error *pbd_plug(struct api_call *c, const char *pbd_ref, bool again)
 {
     const struct row *pbd, *sr;
@@ -53,6 +67,7 @@ struct error *pbd_plug(struct api_call *c, const char *pbd_ref, bool again)
     TRY(db_need(c->db, c->arena, CLASS_SR, row_string(pbd, F_PBD_SR), &sr));
     if (row_bool(pbd, F_PBD_currently_attached) && !again)
         return NULL;
+    TRY(check_sharing(c, sr, pbd_ref));
     value_dict_add(c->arena, &args, "sr", sr_argument(c->arena, sr, row_value(pbd, F_PBD_device_config)));
     value = value_dict_value(&args);
     TRY(storage_error(c, agent_call(c, row_string(pbd, F_PBD_host), "sr.attach", &value, &sizes), sr->ref, NULL));
@@ -128,6 +143,20 @@ void pbd_plug_all(struct api_call *c, const char *host_ref)
         if (error != NULL)
             log_err("PBD %s: %s", row_string(pbd, F_PBD_uuid), error_text(c->arena, error));
     }
+}
+
+bool sr_is_plugged(struct api_call *c, const char *sr_ref, const char *host_ref)
+{
+    const struct row *sr = db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
+    const struct value *pbds = sr == NULL ? NULL : row_value(sr, F_SR_PBDs);
+
+    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
+        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
+
+        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
+            return true;
+    }
+    return false;
 }
 
 struct error *sr_host(struct api_call *c, const char *sr_ref, const char **host_ref_r)

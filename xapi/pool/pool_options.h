@@ -20,6 +20,12 @@
     { "host-nics", CONFIG_INT, "2", "network interfaces of a simulated host", 1, 16 }, \
     { "local-sr", CONFIG_BOOL, "true", "a fresh host gets a local SR under <dir>/sr/local", 0, 0 }, \
     { "local-sr-path", CONFIG_STRING, "", "directory of that SR instead", 0, 0 }, \
+    { "sr-watch-interval-ms", CONFIG_INT, "2000", "how soon SRs are cleared up after disks were destroyed", 10, 3600000 }, \
+    { "sr-refresh-interval-ms", CONFIG_INT, "30000", "how often sizes are read, and SRs with auto-scan=true scanned", 10, 86400000 }, \
+    { "sr-room-copy-factor", CONFIG_INT, "3", "room wanted on the target of a copy, times the disk; less is a warning while it fits once", 1, 100 }, \
+    { "sr-room-convert-factor", CONFIG_INT, "2", "the same where the image format changes", 1, 100 }, \
+    { "sr-room-snapshot-factor", CONFIG_INT, "2", "room wanted on a thick source SR for temporary snapshots", 1, 100 }, \
+    { "sr-room-strict", CONFIG_BOOL, "false", "refuse where the wanted room is missing instead of warning", 0, 0 }, \
     { "plugins-dir", CONFIG_STRING, "/etc/xapi.d/plugins", "programs for host.call_plugin", 0, 0 }, \
     { "host-heartbeat-interval-ms", CONFIG_INT, "30000", "how often a member reports to its coordinator", 20, 3600000 }, \
     { "host-assumed-dead-interval-ms", CONFIG_INT, "600000", "a host silent for so long is not live", 50, 86400000 }, \

@@ -1,5 +1,6 @@
 #include "xapi/pool/sr_rows.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "rpc/base/uuid.h"
@@ -18,6 +19,33 @@ const struct row *sm_of_type(struct txn *txn, const char *type)
         if (strcmp(row_string(rows.rows[i], F_SM_type), type) == 0)
             return rows.rows[i];
     return NULL;
+}
+
+const char *sr_type_lower(struct arena *arena, const char *type)
+{
+    char *lower = arena_strdup(arena, type);
+
+    for (char *p = lower; *p != '\0'; p++)
+        *p = (char)tolower((unsigned char)*p);
+    return lower;
+}
+
+struct error *sr_driver_known(struct api_call *c, const char *type)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+
+    return sm_of_type(txn, type) == NULL ? err_sr_unknown_driver(c->arena, type) : NULL;
+}
+
+bool sr_has_feature(struct txn *txn, const struct row *sr, const char *feature)
+{
+    const struct row *sm = sm_of_type(txn, row_string(sr, F_SR_type));
+    const struct value *features = sm == NULL ? NULL : row_value(sm, F_SM_features);
+
+    for (unsigned i = 0; features != NULL && i < features->len; i++)
+        if (strcmp(features->members[i].name, feature) == 0)
+            return true;
+    return false;
 }
 
 static struct value feature_versions(struct arena *arena, const struct value *names)

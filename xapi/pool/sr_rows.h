@@ -9,6 +9,11 @@ NODISCARD struct error *sm_rows_update(struct txn *, struct arena *);
 /* The SM row of a type; NULL: unknown driver. */
 const struct row *sm_of_type(struct txn *, const char *type);
 
+/* Types are in small letters, however a client spells them. */
+const char *sr_type_lower(struct arena *, const char *type);
+/* SR_UNKNOWN_DRIVER [type]. */
+NODISCARD struct error *sr_driver_known(struct api_call *c, const char *type);
+
 struct sr_row_spec {
     const char *uuid, *name_label, *name_description, *type, *content_type;
     bool shared;
@@ -34,12 +39,15 @@ NODISCARD struct error *pbd_unplug(struct api_call *c, const char *pbd_ref);
  * leave currently_attached false. */
 void pbd_plug_all(struct api_call *c, const char *host_ref);
 
-/* Some host with a plugged PBD, this host first: where SR and VDI verbs run. SR_HAS_NO_PBDS [sr]. */
+/* Some host with a plugged PBD, this host first: where SR verbs run. SR_HAS_NO_PBDS [sr]. */
 NODISCARD struct error *sr_host(struct api_call *c, const char *sr_ref, const char **host_ref_r);
+bool sr_is_plugged(struct api_call *c, const char *sr_ref, const char *host_ref);
+/* Does the driver of an SR have a feature ("VDI_SNAPSHOT", "THIN_PROVISIONING")? */
+bool sr_has_feature(struct txn *, const struct row *sr, const char *feature);
 /* Reads the sizes from a host and writes them. */
 NODISCARD struct error *sr_sizes_refresh(struct api_call *c, const char *sr_ref);
-/* Scans on a host: new contents become VDI rows, changed sizes are written, VDIs that are gone are marked missing
- * (or forgotten where the SR is of ISOs). */
+/* Scans on a host: new contents become VDI rows (hidden images unmanaged ones), what has changed is written, VDIs
+ * that are gone are forgotten, but marked missing where a VBD names them. */
 NODISCARD struct error *sr_rescan(struct api_call *c, const char *sr_ref);
 
 #endif

@@ -1,73 +1,57 @@
 /* Scanning an SR: its rows become what its medium holds. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "rpc/base/uuid.h"
-#include "xapi/core/operations.h"
 #include "xapi/core/agent.h"
+#include "xapi/core/operations.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
+#include "xapi/pool/vdi_make.h"
+#include "xapi/pool/vdi_rows.h"
 
-#define FIELD(class_field, v) { F_##class_field, v }
+/* What the scan found, sorted by location: an SR may hold thousands. */
+struct found { const char *location; const struct value *stat; bool known; };
+struct found_list { struct found *items; unsigned n; };
 
-static const struct value *find_location(const struct value *stats, const char *location)
+static int by_location(const void *a, const void *b)
 {
+    const struct found *x = a, *y = b;
+    return strcmp(x->location, y->location);
+}
+
+static struct found_list found_sorted(struct arena *arena, const struct value *stats)
+{
+    struct found_list list = { arena_calloc(arena, stats->len + 1u, sizeof(struct found)), stats->len };
+
     for (unsigned i = 0; i < stats->len; i++)
-        if (strcmp(value_get_string(&stats->items[i], "location", ""), location) == 0)
-            return &stats->items[i];
-    return NULL;
+        list.items[i] = (struct found) { .location = value_get_string(&stats->items[i], "location", ""), .stat = &stats->items[i] };
+    qsort(list.items, list.n, sizeof(struct found), by_location);
+    return list;
 }
 
-static bool row_exists(struct txn *txn, const struct row *sr, const char *location)
+static struct found *found_at(const struct found_list *list, const char *location)
 {
-    const struct value *vdis = row_value(sr, F_SR_VDIs);
-
-    for (unsigned i = 0; i < vdis->len; i++) {
-        const struct row *vdi = txn_get(txn, &model_classes[CLASS_VDI], vdis->items[i].s);
-
-        if (vdi != NULL && strcmp(row_string(vdi, F_VDI_location), location) == 0)
-            return true;
-    }
-    return false;
+    const struct found key = { .location = location };
+    return bsearch(&key, list->items, list->n, sizeof(struct found), by_location);
 }
 
-static struct error *introduce(struct api_call *c, struct txn *txn, const char *sr_ref, const struct value *stat)
+/* A disk that a VM's configuration names is not forgotten for a moment of an unmounted file system. */
+static struct error *row_gone(struct txn *txn, const struct row *sr, const struct row *vdi)
 {
-    struct value_dict sm_config = { 0 };
-    const char *uuid = value_get_string(stat, "uuid", ""), *ref;
+    bool iso = strcmp(row_string(sr, F_SR_content_type), "iso") == 0;
+    const struct value *current = row_value(vdi, F_VDI_current_operations);
 
-    value_dict_add(c->arena, &sm_config, "type", value_string(value_get_string(stat, "format", "raw")));
-    const struct field_value fields[] = {
-        FIELD(VDI_name_label, value_string(value_get_string(stat, "name", ""))),
-        FIELD(VDI_SR, value_string(sr_ref)),
-        FIELD(VDI_virtual_size, value_int(value_get_int(stat, "virtual_size", 0))),
-        FIELD(VDI_physical_utilisation, value_int(value_get_int(stat, "physical_utilisation", 0))),
-        FIELD(VDI_type, value_string("user")),
-        FIELD(VDI_read_only, value_bool(value_get_bool(stat, "read_only", false))),
-        FIELD(VDI_location, value_string(value_get_string(stat, "location", ""))),
-        FIELD(VDI_managed, value_bool(true)),
-        FIELD(VDI_sm_config, value_dict_value(&sm_config)),
-        FIELD(VDI_is_a_snapshot, value_bool(value_get_bool(stat, "is_a_snapshot", false))),
-    };
-    if (uuid[0] != '\0' && txn_by_uuid(txn, &model_classes[CLASS_VDI], uuid) != NULL)
-        uuid = ""; /* the same disk in another SR: a copy of a medium */
-    TRY(txn_create(txn, CLASS_VDI, NULL, uuid[0] == '\0' ? NULL : uuid, fields, ARRAY_LEN(fields), &ref));
-    return operations_update(c, txn, CLASS_VDI, ref);
-}
-
-static struct error *row_follow(struct txn *txn, const struct row *sr, const struct row *vdi, const struct value *stat)
-{
-    if (stat == NULL && strcmp(row_string(sr, F_SR_content_type), "iso") == 0 && row_value(vdi, F_VDI_VBDs)->len == 0)
-        return txn_delete(txn, CLASS_VDI, vdi->ref);
-    TRY(txn_set_bool(txn, CLASS_VDI, vdi->ref, F_VDI_missing, stat == NULL));
-    if (stat == NULL)
+    if (current->len > 0 || vdi_is_provisional(vdi)) /* it is being made, or removed */
         return NULL;
-    TRY(txn_set_int(txn, CLASS_VDI, vdi->ref, F_VDI_virtual_size, value_get_int(stat, "virtual_size", 0)));
-    return txn_set_int(txn, CLASS_VDI, vdi->ref, F_VDI_physical_utilisation, value_get_int(stat, "physical_utilisation", 0));
+    if (row_value(vdi, F_VDI_VBDs)->len == 0 && (iso || strcmp(row_string(vdi, F_VDI_type), "suspend") != 0))
+        return vdi_row_destroy(txn, vdi);
+    return txn_set_bool(txn, CLASS_VDI, vdi->ref, F_VDI_missing, true);
 }
 
-static struct error *rows_follow(struct api_call *c, const char *sr_ref, const struct value *stats)
+/* Rows that are there: each follows what was found of it, or is gone. */
+static struct error *known_follow(struct api_call *c, struct txn *txn, const char *sr_ref, const struct found_list *list)
 {
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct row *sr;
     const struct value *vdis;
 
@@ -75,13 +59,36 @@ static struct error *rows_follow(struct api_call *c, const char *sr_ref, const s
     vdis = row_value(sr, F_SR_VDIs);
     for (unsigned i = 0; i < vdis->len; i++) {
         const struct row *vdi = txn_get(txn, &model_classes[CLASS_VDI], vdis->items[i].s);
+        struct found *found = vdi == NULL ? NULL : found_at(list, row_string(vdi, F_VDI_location));
 
-        if (vdi != NULL)
-            TRY(row_follow(txn, sr, vdi, find_location(stats, row_string(vdi, F_VDI_location))));
+        if (found != NULL) {
+            found->known = true;
+            TRY(vdi_row_follow(c, txn, vdi->ref, found->stat));
+        } else if (vdi != NULL)
+            TRY(row_gone(txn, sr, vdi));
     }
-    for (unsigned i = 0; i < stats->len; i++)
-        if (!row_exists(txn, sr, value_get_string(&stats->items[i], "location", "")))
-            TRY(introduce(c, txn, sr_ref, &stats->items[i]));
+    return NULL;
+}
+
+static struct error *rows_follow(struct api_call *c, const char *sr_ref, const struct value *stats)
+{
+    struct found_list list = found_sorted(c->arena, stats);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *sr;
+    const char *ref;
+    bool more = false;
+
+    TRY(known_follow(c, txn, sr_ref, &list));
+    for (unsigned i = 0; i < list.n; i++) {
+        if (list.items[i].known)
+            continue;
+        TRY(txn_need(txn, CLASS_SR, sr_ref, &sr));
+        TRY(vdi_row_found(c, txn, sr, list.items[i].stat, &ref));
+        more = true;
+    }
+    if (more) /* now each finds its parent */
+        TRY(known_follow(c, txn, sr_ref, &list));
+    TRY(txn_map_remove(txn, CLASS_SR, sr_ref, F_SR_other_config, "dirty"));
     return txn_commit(txn, NULL);
 }
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "rpc/base/log.h"
-#include "storage/sr.h"
 #include "xapi/core/internal_call.h"
+#include "xapi/core/vm_disks.h"
 #include "xapi/core/agent.h"
 #include "xapi/pool/allowed_refresh.h"
 #include "xapi/pool/fresh_pool.h"
@@ -12,6 +12,7 @@
 #include "xapi/pool/host_record.h"
 #include "xapi/pool/membership.h"
 #include "xapi/pool/sr_rows.h"
+#include "xapi/pool/sr_watch.h"
 
 LOG_MODULE(pool_start);
 
@@ -60,8 +61,10 @@ static struct error *coordinator_start(struct arena *arena, struct xapi *xapi)
     xapi->host_ref = arena_strdup(arena, host_ref);
     TRY(heartbeat_start(arena, xapi));
     pbd_plug_all(&c, host_ref);
+    vm_disks_settle(&c, host_ref);
     TRY(host_open(&c, host_ref));
     xapi->allowed_refresh = allowed_refresh_start(xapi);
+    xapi->sr_watch = sr_watch_start(xapi);
     return NULL;
 }
 
@@ -77,7 +80,6 @@ static struct error *member_start(struct arena *arena, struct xapi *xapi)
 
 struct error *pool_start(struct arena *arena, struct xapi *xapi)
 {
-    xapi->storage = storage_new();
     return xapi->is_coordinator ? coordinator_start(arena, xapi) : member_start(arena, xapi);
 }
 
@@ -85,8 +87,8 @@ void pool_stop(struct xapi *xapi)
 {
     allowed_refresh_stop(xapi->allowed_refresh);
     xapi->allowed_refresh = NULL;
+    sr_watch_stop(xapi->sr_watch);
+    xapi->sr_watch = NULL;
     agent_drain(xapi->agent); /* its verbs use what goes away here */
     heartbeat_stop(xapi);
-    storage_free(xapi->storage);
-    xapi->storage = NULL;
 }

@@ -301,6 +301,13 @@ static struct error *save(struct saver *s, const char *state, size_t state_len, 
     struct error *e = finish(s, context, len);
     if (e == NULL)
         return NULL;
+    if (s->callbacks != NULL && s->callbacks->before_resume != NULL) {
+        struct call calm = *s->c;
+
+        calm.cancel = NULL;
+        calm.deadline_ms = 0;
+        s->callbacks->before_resume(s->callbacks->ctx, &calm);
+    }
     struct error *failed = source->resume(source->ctx, s->c);
     if (failed != NULL)
         log_err("a guest cannot be resumed after a failed save: %s", error_text(s->c->arena, failed));

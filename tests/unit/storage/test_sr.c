@@ -25,6 +25,8 @@ struct world {
     struct sr_spec sr;
 };
 
+static const struct vdi_use writer = { .user = "writer" }, reader = { .user = "reader", .read_only = true };
+
 static void ok(struct error *error)
 {
     if (error != NULL)
@@ -36,7 +38,7 @@ static void world_init(struct world *w, const char *type)
     fakecall_init(&w->fake);
     tempdir_make(&w->dir);
     w->c = &w->fake.call;
-    w->storage = storage_new();
+    w->storage = storage_new(NULL);
     w->config[0] = member_of("location", value_string(tempdir_file(&w->dir, "sr")));
     w->sr = (struct sr_spec) { .uuid = uuid_make(w->c->arena), .type = type, .device_config = value_map(w->config, 1) };
 }
@@ -57,7 +59,7 @@ static void world_attached(struct world *w)
 
 static const char *disk(struct world *w, int64_t size, struct vdi_stat *stat)
 {
-    const struct vdi_create_spec spec = { .uuid = uuid_make(w->c->arena), .virtual_size = size, .format = "" };
+    const struct vdi_create_spec spec = { .uuid = uuid_make(w->c->arena), .virtual_size = size, .format = "raw" };
 
     ok(vdi_create(w->c, w->storage, w->sr.uuid, &spec, stat));
     return stat->location;
@@ -68,7 +70,7 @@ static void fill(struct world *w, const char *location, int64_t at, const void *
     struct vdi_where where;
     FILE *f;
 
-    ok(vdi_attach(w->c, w->storage, w->sr.uuid, location, false, &where));
+    ok(vdi_attach(w->c, w->storage, w->sr.uuid, location, &writer, &where));
     assert_string_equal(where.format, "raw");
     f = fopen(where.path, "r+e");
     assert_non_null(f);
@@ -83,7 +85,7 @@ static char byte_at(struct world *w, const char *sr, const char *location, int64
     FILE *f;
     int c;
 
-    ok(vdi_attach(w->c, w->storage, sr, location, true, &where));
+    ok(vdi_attach(w->c, w->storage, sr, location, &reader, &where));
     f = fopen(where.path, "re");
     assert_non_null(f);
     assert_int_equal(fseek(f, at, SEEK_SET), 0);
@@ -279,7 +281,9 @@ static void test_vdi_copy_between_srs(void **state)
     ok(sr_attach(w.c, w.storage, &other));
     location = disk(&w, 2 * MIB, &stat);
     fill(&w, location, MIB, "q", 1);
-    ok(vdi_copy(w.c, w.storage, w.sr.uuid, location, other.uuid, uuid_make(w.c->arena), &copy));
+    const struct vdi_create_spec spec = { .uuid = uuid_make(w.c->arena), .virtual_size = 2 * MIB, .format = "raw" };
+    ok(vdi_create(w.c, w.storage, other.uuid, &spec, &copy));
+    ok(vdi_copy(w.c, w.storage, w.sr.uuid, location, other.uuid, copy.location));
     assert_int_equal(copy.virtual_size, 2 * MIB);
     assert_int_equal(byte_at(&w, other.uuid, copy.location, MIB), 'q');
     world_release(&w);
@@ -289,11 +293,11 @@ static void test_missing_capability(void **state)
 {
     struct world w;
     struct vdi_stat stat;
-    const char *location;
 
     world_attached(&w);
-    location = disk(&w, MIB, &stat);
-    assert_true(error_is(vdi_snapshot(w.c, w.storage, w.sr.uuid, location, "u", &stat), "SR_OPERATION_NOT_SUPPORTED"));
+    w.sr = (struct sr_spec) { .uuid = uuid_make(w.c->arena), .type = "iso", .device_config = w.sr.device_config };
+    ok(sr_attach(w.c, w.storage, &w.sr));
+    assert_true(error_is(vdi_snapshot(w.c, w.storage, w.sr.uuid, "a.iso", "u", &stat), "SR_OPERATION_NOT_SUPPORTED"));
     world_release(&w);
 }
 
@@ -317,7 +321,7 @@ static void test_iso(void **state)
     assert_string_equal(all[0].location, "a.iso");
     assert_true(all[0].read_only);
     assert_string_equal(all[0].uuid, "");
-    ok(vdi_attach(w.c, w.storage, w.sr.uuid, "a.iso", true, &where));
+    ok(vdi_attach(w.c, w.storage, w.sr.uuid, "a.iso", &reader, &where));
     assert_int_equal(access(where.path, R_OK), 0);
     assert_true(error_is(vdi_stat(w.c, w.storage, w.sr.uuid, "../sr/a.iso", &stat), "VDI_MISSING"));
     world_release(&w);
@@ -344,7 +348,6 @@ static void test_features(void **state)
     fakecall_init(&fake);
     features = sr_driver_features(fake.call.arena, sr_driver_find("file")->caps);
     assert_true(value_set_has(&features, "VDI_CREATE"));
-    assert_false(value_set_has(&features, "VDI_MIRROR"));
     assert_null(sr_driver_find("gluster"));
     fakecall_release(&fake);
 }

@@ -187,10 +187,20 @@ static void do_plug(struct guest *g, const struct request *r)
             g->settings.disks[g->settings.n_disks++] = d; /* added with the others by BUILD or LOAD */
     } else {
         disk_add(g, &d, true);
+        if (state_of(g) == GUEST_RUNNING)
+            disks_open(g);
     }
 }
 
 static void do_unplug(struct guest *g, const struct request *r) { disk_remove(g, r->payload); }
+
+/* A disk whose server is away must not keep the guest from letting go of it: said before anybody waits. */
+static void on_unplug(struct guest *g, int fd, const struct request *r)
+{
+    disk_give_up(g, r->payload);
+    at_rest(g, r, do_unplug);
+    answer_ok(fd);
+}
 
 static void on_load(struct guest *g, int fd, const struct request *r)
 {
@@ -236,7 +246,7 @@ static void dispatch(struct guest *g, int *fd, const struct request *r)
     case GUEST_VERB_VERIFY: return on_verify(g, *fd);
     case GUEST_VERB_BALLOON: at_rest(g, r, do_balloon); return answer_ok(*fd);
     case GUEST_VERB_PLUG: at_rest(g, r, do_plug); return answer_ok(*fd);
-    case GUEST_VERB_UNPLUG: at_rest(g, r, do_unplug); return answer_ok(*fd);
+    case GUEST_VERB_UNPLUG: return on_unplug(g, *fd, r);
     }
     answer_text(*fd, GUEST_ANSWER_FAILED, "no such verb");
 }

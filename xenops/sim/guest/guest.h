@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "rpc/base/clock.h"
+#include "xenops/sim/guest/disk_medium.h"
 #include "xenops/sim/guest/gate.h"
 #include "xenops/sim/guest/settings.h"
 #include "xenops/sim/guest/witness.h"
@@ -27,7 +28,7 @@ struct vcpu {
 struct disk {
     struct guest *guest;
     struct disk_setting setting;
-    int fd; /* -1: closed (suspended, an empty drive) */
+    struct disk_medium medium; /* closed: suspended, an empty drive */
     bool has_thread;
     pthread_t thread;
     atomic_bool stop;
@@ -37,8 +38,9 @@ struct disk {
     double owed;
     uint64_t n_blocks;          /* in its working set */
     _Atomic uint32_t *witness; /* n_blocks of them, or NULL */
-    struct guest_page *buffer; /* in room, aligned for O_DIRECT */
-    char room[2 * GUEST_PAGE];
+    unsigned unflushed;         /* writes since the last flush */
+    struct guest_page *buffer;  /* settings.disk_write_blocks pages in room, aligned for O_DIRECT */
+    char *room;
 };
 
 struct guest {
@@ -69,7 +71,7 @@ static inline struct guest_page *guest_page_at(const struct guest *g, uint64_t p
     return (struct guest_page *)(void *)(g->ram + page * GUEST_PAGE);
 }
 
-/* The first whole page within room[2 * GUEST_PAGE]. */
+/* The first whole page within room, which has one more than is needed. */
 static inline struct guest_page *guest_page_in(char *room)
 {
     return (struct guest_page *)(void *)(room + (GUEST_PAGE - (uintptr_t)room % GUEST_PAGE) % GUEST_PAGE);
@@ -90,7 +92,11 @@ void vcpus_start(struct guest *); /* the threads, once */
 bool disk_add(struct guest *, const struct disk_setting *, bool fresh); /* fresh: what the witness knew is void */
 bool disk_remove(struct guest *, const char *device);
 void disks_open(struct guest *);
-void disks_close(struct guest *);
+void disks_close(struct guest *); /* flushed; waits for servers that are away */
+/* For a disk that goes, or a guest that ends: its requests wait for at most DISK_LAST_MS more. From any state of the gate. */
+#define DISK_LAST_MS 5000
+void disk_give_up(struct guest *, const char *device);
+void disks_give_up(struct guest *);
 
 /* context.c; gate closed */
 void context_save(struct guest *, struct guest_context *);

@@ -20,12 +20,15 @@ void guest_end(struct guest *g, enum guest_end how)
         eventfd_write(g->end_fd, 1);
 }
 
-/* Never returns: the threads stand at the gate. */
+/* Never returns: the threads stand at the gate, and wait for a disk's server only for a while. */
 static void finish(struct guest *g)
 {
     enum guest_end how = (enum guest_end)atomic_load(&g->ended);
 
+    disks_give_up(g);
     gate_close(&g->gate);
+    if (how != GUEST_END_CRASH)
+        disks_close(g);
     if (how != GUEST_END_NONE && file_replace("end", end_names[how], strlen(end_names[how]), 0600) < 0)
         fprintf(stderr, "xapi-guest: cannot record the end (%s)\n", end_names[how]);
     atomic_store(&g->control->state, GUEST_ENDED);
@@ -49,7 +52,7 @@ int main(int argc, char **argv)
     g->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (unsigned i = 0; i < GUEST_DISKS; i++)
-        g->disks[i].fd = -1;
+        g->disks[i].medium.fd = g->disks[i].medium.stop_fd = -1;
     gate_init(&g->gate);
     if (!settings_read(g->arena, "settings", &g->settings) || !ram_create(g))
         return 1;

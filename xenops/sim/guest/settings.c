@@ -1,16 +1,19 @@
 #include "xenops/sim/guest/settings.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "rpc/base/fd.h"
 #include "rpc/base/text.h"
+#include "xenops/sim/guest/disk_blocks.h"
 #include "xenops/sim/guest_text.h"
 
 #define SETTINGS_MAX (1u << 20)
 #define PAGES_OF_MIB(mib) ((uint64_t)((mib) * 256.0))
 #define DIRTY_MIB_S 2.0 /* by default */
 #define DISK_MIB 4.0
+#define DISK_FLUSH_EVERY 64
 
 static bool truth(const char *value) { return strcmp(value, "true") == 0 || strcmp(value, "1") == 0; }
 
@@ -20,6 +23,16 @@ static double number(const char *value)
     double d = strtod(value, NULL);
 
     return d > 0 && d < 1e15 ? d : 0;
+}
+
+/* Whole blocks, a power of two of them, within a cluster. */
+static unsigned blocks_of_kib(double kib)
+{
+    unsigned blocks = 1;
+
+    while (blocks < DISK_CLUSTER && blocks * 2.0 * (GUEST_PAGE / 1024) <= kib)
+        blocks *= 2;
+    return blocks;
 }
 
 bool settings_disk(struct arena *a, const char *device, const char *value, struct disk_setting *d)
@@ -66,6 +79,10 @@ static void platform_set(struct settings *s, const char *key, const char *value)
         s->disk_iops = number(value);
     else if (strcmp(key, "sim-disk-working-set-mib") == 0)
         s->disk_blocks = PAGES_OF_MIB(number(value));
+    else if (strcmp(key, "sim-disk-flush-every") == 0)
+        s->disk_flush_every = (unsigned)fmin(number(value), 1e9);
+    else if (strcmp(key, "sim-disk-write-kib") == 0)
+        s->disk_write_blocks = blocks_of_kib(number(value));
     else if (strcmp(key, "sim-cant-suspend-reason") == 0)
         s->cant_suspend_reason = value;
 }
@@ -118,7 +135,7 @@ bool settings_read(struct arena *a, const char *path, struct settings *s)
 
     *s = (struct settings){ .name = "", .witness = "", .vcpus = 1, .cant_suspend_reason = "", .mixed_content = true,
                             .dirty_pages_s = DIRTY_MIB_S * 256, .disk_blocks = PAGES_OF_MIB(DISK_MIB),
-                            .working_set_pages = 0, .fill_pages = UINT64_MAX };
+                            .working_set_pages = 0, .fill_pages = UINT64_MAX, .disk_flush_every = DISK_FLUSH_EVERY, .disk_write_blocks = 1 };
     int rc = file_read(a, path, SETTINGS_MAX, &bytes, &len);
     if (rc < 0) {
         fprintf(stderr, "xapi-guest: %s: %s\n", path, strerror(-rc));

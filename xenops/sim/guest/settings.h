@@ -38,6 +38,8 @@ struct settings {
     double disk_iops;             /* sim-disk-iops: writes a second of each disk; 0: it leaves its disks alone */
     uint64_t disk_blocks;         /* sim-disk-working-set-mib: 4; at most 64 */
     bool disk_direct;             /* sim-disk-direct: O_DIRECT */
+    unsigned disk_flush_every;    /* sim-disk-flush-every: writes between flushes, where the disk is an NBD server's; 64; 0: never */
+    unsigned disk_write_blocks;   /* sim-disk-write-kib: bytes of a write, 4 to 256 in powers of two; 4 */
     bool no_suspend_ack;          /* sim-no-suspend-ack */
     bool suspend_hangs;           /* sim-suspend-hangs: acknowledges, then never suspends */
     bool no_shutdown_ack;         /* sim-no-shutdown-ack */

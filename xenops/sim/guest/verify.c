@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "rpc/base/fd.h"
+#include "rpc/base/memory.h"
 #include "xenops/sim/guest/disk_blocks.h"
 
 /* The next pages that hold data at or after 'from': *from_r up to *to_r; false when there are none. */
@@ -50,23 +50,49 @@ static bool pages_good(const struct guest *g, uint64_t *failed_r)
     return holes_good(g, at, n, failed_r);
 }
 
-static bool disk_good(struct disk *d, uint64_t *failed_r)
+/* Is the i-th block, as read, at or beyond what the witness saw? */
+static bool block_good(struct disk *d, uint64_t i, const struct guest_page *block, uint64_t number)
 {
     struct guest *g = d->guest;
-    uint32_t version;
-    char room[2 * GUEST_PAGE];
-    struct guest_page *block = guest_page_in(room);
+    uint32_t version, seen = atomic_load_explicit(&d->witness[i], memory_order_acquire);
+
+    if (seen == 0)
+        return true;
+    if (!guest_page_check(block, disk_boot(g->boot, d->setting.device), number, &version) || version < seen)
+        return false;
+    atomic_fetch_add(&g->control->blocks_verified, 1);
+    return true;
+}
+
+/* n neighbouring blocks from the i-th on, in one read when the witness knows any of them. */
+static bool cluster_good(struct disk *d, uint64_t i, uint64_t n, struct guest_page *room, uint64_t *failed_r)
+{
+    bool seen = false;
+
+    for (uint64_t k = 0; k < n; k++)
+        seen = seen || atomic_load_explicit(&d->witness[i + k], memory_order_acquire) != 0;
+    if (!seen)
+        return true;
+    *failed_r = disk_block_of(&d->setting, d->n_blocks, i);
+    uint64_t first = *failed_r;
+    if (medium_read(&d->medium, room, (uint32_t)(n * GUEST_PAGE), (int64_t)(first * GUEST_PAGE)) < 0)
+        return false;
+    for (uint64_t k = 0; k < n; k++) {
+        *failed_r = first + k;
+        if (!block_good(d, i + k, &room[k], first + k))
+            return false;
+    }
+    return true;
+}
+
+static bool disk_good(struct disk *d, uint64_t *failed_r)
+{
+    AUTO_FREE char *room = xcalloc(DISK_CLUSTER + 1, GUEST_PAGE);
     bool good = true;
 
-    for (uint64_t i = 0; good && i < d->n_blocks; i++) {
-        uint32_t seen = d->witness != NULL ? atomic_load_explicit(&d->witness[i], memory_order_acquire) : 0;
-        if (seen == 0)
-            continue;
-        *failed_r = disk_block_of(&d->setting, d->n_blocks, i);
-        good = d->fd >= 0 && fd_pread_all(d->fd, block, GUEST_PAGE, (int64_t)(*failed_r * GUEST_PAGE)) == 0 &&
-               guest_page_check(block, disk_boot(g->boot, d->setting.device), *failed_r, &version) && version >= seen;
-        if (good)
-            atomic_fetch_add(&g->control->blocks_verified, 1);
+    for (uint64_t i = 0; good && d->witness != NULL && i < d->n_blocks; i += DISK_CLUSTER) {
+        uint64_t n = d->n_blocks - i < DISK_CLUSTER ? d->n_blocks - i : DISK_CLUSTER;
+        good = cluster_good(d, i, n, guest_page_in(room), failed_r);
     }
     d->unverified = false;
     return good;
@@ -84,7 +110,7 @@ bool verify_disks(struct guest *g, bool must_be_open, char failed_r[64])
 
     for (unsigned i = 0; i < GUEST_DISKS; i++) {
         struct disk *d = &g->disks[i];
-        if (!d->unverified || (d->fd < 0 && !must_be_open))
+        if (!d->unverified || (!d->medium.open && !must_be_open))
             continue;
         if (disk_good(d, &at))
             continue;

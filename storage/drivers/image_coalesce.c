@@ -1,0 +1,197 @@
+#include "storage/drivers/image_coalesce.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "rpc/base/fd.h"
+#include "rpc/base/log.h"
+#include "storage/drivers/driver_error.h"
+#include "storage/drivers/file_cbt.h"
+
+LOG_MODULE(coalesce);
+
+struct cleaning {
+    struct call *c;
+    struct sr *sr;
+    struct file_sr *fs;
+    struct image_list list;
+    bool done;      /* the step did something */
+    bool preempted; /* a verb wanted the image */
+};
+
+/* --- what may be touched --------------------------------------------------------------------------- */
+bool image_is_locked(const struct image *image)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+    AUTO_FD fd = open(image->path, O_RDWR | O_CLOEXEC);
+
+    return fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+/* On a shared SR: some leaf that reads through 'image' is open on another host. */
+static bool open_elsewhere(struct cleaning *k, const struct image *image, unsigned depth)
+{
+    if (!image->hidden)
+        return !image_is_active(&k->fs->turn, image->location) && image_is_locked(image);
+    for (unsigned i = 0; depth < FILE_CHAIN_MAX && i < k->list.n; i++)
+        if (strcmp(k->list.images[i].parent, image->location) == 0 && open_elsewhere(k, &k->list.images[i], depth + 1))
+            return true;
+    return false;
+}
+
+static bool allowed(struct cleaning *k, const struct image *image)
+{
+    if (!k->sr->shared)
+        return true;
+    return image->hidden ? !open_elsewhere(k, image, 0) : image_is_active(&k->fs->turn, image->location);
+}
+
+/* The base that 'image' can be merged into, or NULL. */
+static const struct image *target_of(struct cleaning *k, const struct image *image)
+{
+    const struct image *parent = image_list_find(&k->list, image->parent);
+
+    if (parent == NULL || !parent->hidden || parent->ops != image->ops || image->ops->set_hidden == NULL)
+        return NULL;
+    return image_list_children(&k->list, parent->location, NULL) == 1 && allowed(k, image) ? parent : NULL;
+}
+
+/* --- garbage ---------------------------------------------------------------------------------------- */
+static struct error *garbage_remove(struct cleaning *k)
+{
+    for (unsigned i = 0; i < k->list.n; i++) {
+        const struct image *image = &k->list.images[i];
+
+        if (!image->hidden || image_list_children(&k->list, image->location, NULL) > 0 || image_is_locked(image))
+            continue;
+        TRY(driver_step(k->c, "file", "clean", "remove"));
+        log_info("SR %s: removing %s, which nobody needs", k->sr->uuid, image->name);
+        if (unlink(image->path) != 0 && errno != ENOENT)
+            return driver_failed(k->c, "removing", image->path, errno);
+        k->done = true;
+        return dir_flush(k->c, k->fs->dir);
+    }
+    return NULL;
+}
+
+/* --- merging ------------------------------------------------------------------------------------------ */
+struct merging { struct call call; struct call *outer; struct cancel *cancel; };
+
+static void merge_progress(struct call *c, double fraction)
+{
+    struct merging *m = c->progress_ctx;
+
+    if (call_cancelled(m->outer))
+        cancel_raise(m->cancel);
+    call_progress(m->outer, fraction);
+}
+
+static struct error *grow(struct cleaning *k, const struct image *parent, int64_t size)
+{
+    struct error *error;
+
+    if (parent->virtual_size >= size)
+        return NULL;
+    TRY(file_tree_begin(k->c, k->sr));
+    error = driver_step(k->c, "file", "clean", "grow");
+    if (error == NULL)
+        error = parent->ops->resize(k->c, parent->path, size);
+    file_tree_end(k->sr);
+    return error;
+}
+
+static struct error *children_adopt(struct cleaning *k, const struct image *base, const struct image *parent)
+{
+    struct image_list now;
+
+    TRY(file_tree_begin(k->c, k->sr));
+    struct error *error = image_list_read(k->c, k->fs->dir, &now);
+    file_tree_end(k->sr);
+    TRY(error);
+    if (now.damaged)
+        return driver_refused(k->c, "5", "an image of the SR cannot be read");
+    for (unsigned i = 0; i < now.n; i++)
+        if (strcmp(now.images[i].parent, base->location) == 0)
+            TRY(image_adopt(k->c, k->sr, &now.images[i], base, parent));
+    return NULL;
+}
+
+static struct error *merge(struct cleaning *k, struct call *c, const struct image *image, const struct image *parent)
+{
+    const struct vdi_live *live = k->sr->live;
+    struct vdi_where from = file_where(k->c, k->sr, image), to = file_where(k->c, k->sr, parent);
+    bool active = false;
+
+    TRY(driver_step(k->c, "file", "clean", "merge"));
+    TRY(file_room(k->c, k->sr, image->physical_size));
+    TRY(grow(k, parent, image->virtual_size));
+    TRY(live->merge(live->ctx, c, image->location, &from, &to, &active));
+    if (image->hidden)
+        return children_adopt(k, image, parent);
+    return image_fold(k->c, k->sr, image, parent, active);
+}
+
+/* In a call that ends when somebody wants the image. */
+static struct error *merge_marked(struct cleaning *k, const struct image *image, const struct image *parent)
+{
+    struct merging m = { .call = *k->c, .outer = k->c, .cancel = cancel_new() };
+    struct error *error = NULL;
+
+    m.call.cancel = m.cancel;
+    m.call.progress = merge_progress;
+    m.call.progress_ctx = &m;
+    if (image_merge_begin(&k->fs->turn, image->location, m.cancel)) {
+        log_debug("SR %s: %s goes into %s", k->sr->uuid, image->name, parent->name);
+        error = merge(k, &m.call, image, parent);
+        image_merge_end(&k->fs->turn);
+        k->done = error == NULL;
+        if (error_is(error, "TASK_CANCELLED") && !call_cancelled(k->c)) {
+            k->preempted = true;
+            error = NULL;
+        }
+    }
+    cancel_unref(m.cancel);
+    return error;
+}
+
+/* Bases first: that makes chains short for the leaves. What fails stands in nobody else's way. */
+static struct error *merge_one(struct cleaning *k)
+{
+    for (int hidden = 1; hidden >= 0; hidden--) {
+        for (unsigned i = 0; i < k->list.n && !k->done && !k->preempted; i++) {
+            const struct image *image = &k->list.images[i], *parent = target_of(k, image);
+            struct error *error;
+
+            if (image->hidden != (hidden != 0) || parent == NULL)
+                continue;
+            error = merge_marked(k, image, parent);
+            if (call_cancelled(k->c))
+                return driver_cancelled(k->c);
+            if (error != NULL)
+                log_warn("SR %s: %s stays as it is: %s", k->sr->uuid, image->name, error_text(k->c->arena, error));
+        }
+    }
+    return NULL;
+}
+
+struct error *file_sr_clean(struct call *c, struct sr *sr, bool *more_r)
+{
+    struct cleaning k = { .c = c, .sr = sr, .fs = sr->state };
+    struct error *error;
+
+    *more_r = false;
+    TRY(file_tree_begin(c, sr));
+    error = image_list_read(c, k.fs->dir, &k.list);
+    if (error == NULL && !k.list.damaged)
+        error = garbage_remove(&k);
+    if (error == NULL)
+        error = file_cbt_tidy(c, k.fs->dir);
+    file_tree_end(sr);
+    TRY(error);
+    if (!k.done && !k.list.damaged)
+        TRY(merge_one(&k));
+    *more_r = k.done || k.preempted;
+    return NULL;
+}

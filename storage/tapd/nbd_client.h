@@ -1,0 +1,61 @@
+/* An NBD server as the block at the bottom of a chain: nbd_open of block.h, and what only NBD has.
+ *
+ * Asynchronous, on the loop's thread; many requests in flight, replies straight into the requests' buffers,
+ * nothing allocated on the I/O path. nbd_open connects and negotiates while it turns the loop (it blocks, up
+ * to NBD_CONNECT_US); everything after that is asynchronous but 'extents', which waits for one exchange of
+ * its own (replies to others that arrive meanwhile are reported by the next turn of the loop).
+ *
+ * A request's error keeps its errno (ENOSPC, EIO, EPERM, EINVAL, EOVERFLOW -> EIO, …). What the server cannot
+ * do is done otherwise: FUA by a flush after the write, ZERO by writing zeros, DISCARD and FLUSH by nothing.
+ *
+ * Loss: end of file, reset, bytes that are not the protocol, or silence (requests in flight and not one byte
+ * from the server for silence_us) lose all connections at once: every request in flight and every later one
+ * fails with -ECONNRESET, or -ETIMEDOUT after silence, then 'lost' is called, once. nbd_reconnect tries again.
+ *
+ * The server is not believed: lengths, offsets, cookies and types are checked; a breach is a loss. */
+#ifndef STORAGE_TAPD_NBD_CLIENT_H
+#define STORAGE_TAPD_NBD_CLIENT_H
+
+#include "storage/tapd/block.h"
+
+#define NBD_CONNECT_US 10000000  /* connecting and negotiating takes at most this long */
+#define NBD_SILENCE_US 30000000  /* when nobody said otherwise */
+#define NBD_CONNECTIONS_MAX 4u
+
+struct nbd_options {
+    unsigned connections;   /* where the server allows several (0: 1); at most NBD_CONNECTIONS_MAX */
+    int64_t silence_us;     /* 0: NBD_SILENCE_US */
+    bool keep;              /* after a loss requests wait, those unanswered are sent again after nbd_reconnect */
+    void (*lost)(void *ctx, int reason); /* -errno; on the loop, never inside a call of ours; NULL: nobody */
+    void *ctx;
+};
+/* nbd_open with options; nbd_open itself takes none of them. */
+NODISCARD struct error *nbd_open_with(struct arena *, const struct block_open *, const struct nbd_options *, struct block **block_r);
+
+bool nbd_is(const struct block *); /* made by nbd_open: the functions below take only such a block */
+/* Later than opening; silence_us 0: as it is. */
+void nbd_watch(struct block *, int64_t silence_us, void (*lost)(void *ctx, int reason), void *ctx);
+bool nbd_is_lost(const struct block *);
+/* One try to connect all of it again, after a loss; 'done' is called on the loop with 0 or -errno (-ESTALE: it has
+ * another size now or became read-only; -ETIMEDOUT after NBD_CONNECT_US), never inside this call. One at a time. */
+void nbd_reconnect(struct block *, void (*done)(void *ctx, int result), void *ctx);
+/* After a loss with 'keep': it will not be tried again. What waits and all that comes fails with 'reason'. */
+void nbd_abandon(struct block *, int reason);
+
+/* Hashes made by the server of what it reads from its medium (xapi:hash of nbd_protocol.h). Embed it. */
+struct nbd_hash {
+    int64_t offset;
+    uint32_t length;          /* multiples of 4,096 but at the end of the disk; at most NBD_HASH_MAX */
+    uint8_t (*digests)[16];   /* room for one of each NBD_HASH_BLOCK begun */
+    int result;               /* 0 or -errno, valid in done */
+    void (*done)(struct nbd_hash *); /* once, on the loop; may be inside nbd_hash */
+    void *owner;
+    struct nbd_hash *next;    /* ours while it is in flight */
+};
+bool nbd_can_hash(const struct block *);
+void nbd_hash(struct block *, struct nbd_hash *); /* -EOPNOTSUPP where the server cannot */
+
+/* Bytes of payload and headers sent and received since opening; for tests and status. */
+void nbd_traffic(const struct block *, uint64_t *sent_r, uint64_t *received_r);
+
+#endif

@@ -1,0 +1,106 @@
+/* What is below the gate: opening, linking, closing. */
+#include <string.h>
+
+#include "rpc/base/check.h"
+#include "storage/tapd/cbt.h"
+#include "storage/tapd/nbd_client.h"
+#include "storage/tapd/tap.h"
+
+struct error *tap_open_image(struct tap *t, struct arena *a, const char *format, const char *path, unsigned streams, struct block **block_r)
+{
+    struct block_open o = {
+        .loop = t->loop,
+        .io = t->io,
+        .format = format,
+        .path = path,
+        .cached = t->spec.cached,
+        .dir = t->dir,
+    };
+    struct nbd_options nbd = { .connections = streams };
+
+    return strcmp(format, "nbd") == 0 && streams > 0 ? nbd_open_with(a, &o, &nbd, block_r) : block_open(a, &o, block_r);
+}
+
+struct block *tap_with_faults(struct tap *t, struct block *chain) { return t->allow_faults ? fault_layer(chain) : chain; }
+
+static struct error *open_chain(struct tap *t, struct arena *a, const char *format, const char *path)
+{
+    struct block_open o = {
+        .loop = t->loop,
+        .io = t->io,
+        .format = format,
+        .path = path,
+        .read_only = t->spec.read_only,
+        .cached = t->spec.cached,
+        .dir = t->dir,
+    };
+    struct block *chain;
+
+    TRY(block_open(a, &o, &chain));
+    t->source = tap_with_faults(t, chain);
+    return NULL;
+}
+
+struct error *tap_open(struct tap *t, struct arena *a, const char *format, const char *path, const char *cbt)
+{
+    struct error *e = NULL;
+
+    CHECK(t->source == NULL && t->mirror == NULL);
+    TRY(open_chain(t, a, format, path));
+    if (cbt[0] != '\0' && !t->spec.read_only)
+        e = cbt_layer(a, t->source, cbt, &t->cbt);
+    if (e != NULL) { /* what was below is closed */
+        t->cbt = NULL;
+        t->source = NULL;
+        return e;
+    }
+    tap_link(t);
+    return NULL;
+}
+
+static void put_on(struct block *upper, struct block *lower)
+{
+    upper->below = lower;
+    upper->size = lower->size;
+    upper->read_only = lower->read_only;
+    upper->thin = lower->thin;
+}
+
+void tap_link(struct tap *t)
+{
+    struct block *top = t->mirror != NULL ? t->mirror : t->source;
+
+    if (t->cbt != NULL) {
+        put_on(t->cbt, top);
+        top = t->cbt;
+    }
+    if (t->throttle == NULL) {
+        t->throttle = throttle_layer(top);
+        t->stats = stats_layer(t->throttle);
+        tap_throttle(t);
+    }
+    put_on(t->throttle, top);
+    put_on(t->stats, t->throttle);
+    gate_set_below(t->gate, t->stats);
+}
+
+void tap_throttle(struct tap *t)
+{
+    if (t->throttle != NULL)
+        throttle_set(t->throttle, t->spec.throttle_bytes, t->spec.throttle_operations);
+}
+
+int tap_close(struct tap *t)
+{
+    int rc = 0;
+
+    CHECK(t->mirror == NULL);
+    if (t->source != NULL)
+        rc = block_close(t->cbt != NULL ? t->cbt : t->source);
+    t->source = t->cbt = NULL;
+    nbd_server_dirty(t->server, NULL);
+    if (t->throttle != NULL)
+        t->throttle->below = NULL;
+    gate_set_below(t->gate, NULL);
+    return rc;
+}

@@ -1,0 +1,536 @@
+/* The vhd format of tapd against a model in memory: chains, concurrent requests, reopening, killing, growing. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rpc/base/child.h"
+#include "rpc/base/fd.h"
+#include "rpc/base/memory.h"
+#include "storage/image/image.h"
+#include "storage/image/vhd_file.h"
+#include "storage/tapd/block.h"
+#include "tests/lib/fakecall.h"
+#include "tests/lib/tempdir.h"
+#include "tests/lib/unit.h"
+
+#define MIB ((int64_t)1 << 20)
+#define SIZE (9 * MIB + 512)
+#define DEPTH 16u
+
+struct world {
+    struct fakecall fake;
+    struct tempdir dir;
+    struct call *c;
+    struct loop *loop;
+    struct disk_io *io;
+    struct request_pool *pool;
+    struct block *block;
+    uint8_t *model;
+    uint64_t seed;
+    unsigned out;
+    int result;
+};
+
+static uint32_t next_random(struct world *w, uint32_t below)
+{
+    w->seed = w->seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((w->seed >> 33) % below);
+}
+
+static int setup(void **state)
+{
+    struct world *w = xcalloc(1, sizeof(*w));
+
+    fakecall_init(&w->fake);
+    tempdir_make(&w->dir);
+    w->c = &w->fake.call;
+    w->loop = loop_new(&clock_real);
+    w->io = disk_io_new(w->loop, true);
+    w->pool = request_pool_new(DEPTH, BLOCK_REQUEST_MAX);
+    w->model = xcalloc(1, (size_t)(64 * MIB));
+    w->seed = 7;
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+
+    request_pool_free(w->pool);
+    disk_io_free(w->io);
+    loop_free(w->loop);
+    tempdir_remove(&w->dir);
+    fakecall_release(&w->fake);
+    xfree(w->model);
+    xfree(w);
+    return 0;
+}
+
+static void ok(struct error *error)
+{
+    if (error != NULL)
+        fail_msg("%s %s", error->code, error->n_params > 2 ? error->params[2] : "");
+}
+
+static void fails(struct error *error, const char *with)
+{
+    assert_non_null(error);
+    assert_string_equal(error->code, "SR_BACKEND_FAILURE");
+    if (strstr(error->params[2], with) == NULL)
+        fail_msg("'%s' does not say '%s'", error->params[2], with);
+}
+
+static const char *path_of(struct world *w, const char *name) { return tempdir_file(&w->dir, name); }
+
+static struct error *try_open(struct world *w, const char *path, bool read_only, bool cached, struct block **block_r)
+{
+    const struct block_open o = { .loop = w->loop, .io = w->io, .format = "vhd", .path = path, .read_only = read_only, .cached = cached, .dir = w->dir.path };
+
+    return vhd_open(w->c->arena, &o, block_r);
+}
+
+static void open_image(struct world *w, const char *path, bool read_only)
+{
+    ok(try_open(w, path, read_only, next_random(w, 2) == 0, &w->block));
+}
+
+static void close_image(struct world *w)
+{
+    assert_int_equal(block_close(w->block), 0);
+    w->block = NULL;
+}
+
+/* --- requests ------------------------------------------------------------------------------------- */
+static void finished(struct block_request *r)
+{
+    struct world *w = r->owner;
+
+    if (r->result != 0)
+        w->result = r->result;
+    w->out--;
+    request_give(w->pool, r);
+}
+
+static void drain(struct world *w)
+{
+    while (w->out > 0)
+        loop_turn(w->loop, -1);
+}
+
+static struct block_request *request(struct world *w, enum block_op op, unsigned flags, int64_t offset, uint32_t length)
+{
+    struct block_request *r;
+
+    while ((r = request_take(w->pool)) == NULL)
+        loop_turn(w->loop, -1);
+    r->op = op;
+    r->flags = flags;
+    r->offset = offset;
+    r->length = length;
+    r->done = finished;
+    r->owner = w;
+    w->out++;
+    return r;
+}
+
+static int run(struct world *w, enum block_op op, unsigned flags, int64_t offset, uint32_t length, uint8_t fill)
+{
+    struct block_request *r = request(w, op, flags, offset, length);
+
+    w->result = 0;
+    if (op == BLOCK_WRITE) {
+        memset(r->buffer, fill, length);
+        memset(w->model + offset, fill, length);
+    } else if (op == BLOCK_ZERO)
+        memset(w->model + offset, 0, length);
+    block_submit(w->block, r);
+    drain(w);
+    return w->result;
+}
+
+struct check { struct world *w; bool failed; int64_t at; };
+
+static void compare(struct block_request *r)
+{
+    struct check *k = r->owner;
+    struct world *w = k->w;
+
+    if (r->result != 0)
+        w->result = r->result;
+    for (uint32_t i = 0; i < r->length && !k->failed; i += 512)
+        if (memcmp((uint8_t *)r->buffer + i, w->model + r->offset + i, 512) != 0) {
+            k->failed = true;
+            k->at = r->offset + i;
+        }
+    w->out--;
+    request_give(w->pool, r);
+}
+
+static void compare_range(struct world *w, struct check *k, int64_t offset, uint32_t length)
+{
+    struct block_request *r = request(w, BLOCK_READ, 0, offset, length);
+
+    r->done = compare;
+    r->owner = k;
+    memset(r->buffer, 0xee, length);
+    block_submit(w->block, r);
+}
+
+static void compare_all(struct world *w)
+{
+    struct check k = { .w = w };
+
+    w->result = 0;
+    for (int64_t at = 0; at < w->block->size; at += MIB)
+        compare_range(w, &k, at, (uint32_t)(w->block->size - at < MIB ? w->block->size - at : MIB));
+    drain(w);
+    assert_int_equal(w->result, 0);
+    if (k.failed)
+        fail_msg("differs from the model at %lld", (long long)k.at);
+}
+
+/* A batch of requests that do not touch each other: one in each of up to DEPTH lanes. */
+static void random_batch(struct world *w)
+{
+    int64_t lane = w->block->size / 512 / DEPTH * 512;
+    struct check k = { .w = w };
+
+    w->result = 0;
+    for (unsigned i = 0; i < DEPTH; i++) {
+        uint32_t room = (uint32_t)(lane / 512), first = next_random(w, room), n = 1 + next_random(w, next_random(w, 3) == 0 ? room - first : (room - first < 16 ? room - first : 16));
+        int64_t offset = i * lane + (int64_t)first * 512;
+        uint32_t length = n * 512 > BLOCK_REQUEST_MAX ? BLOCK_REQUEST_MAX : n * 512;
+        unsigned what = next_random(w, 10), flags = next_random(w, 8) == 0 ? BLOCK_FUA : 0;
+        struct block_request *r;
+
+        if (what < 3) {
+            compare_range(w, &k, offset, length);
+            continue;
+        }
+        r = request(w, what < 8 ? BLOCK_WRITE : BLOCK_ZERO, flags | (next_random(w, 2) == 0 ? BLOCK_NO_HOLE : 0), offset, length);
+        if (what < 8) {
+            for (uint32_t s = 0; s < length; s += 512)
+                memset((uint8_t *)r->buffer + s, (int)(1 + next_random(w, 255)), 512);
+            memcpy(w->model + offset, r->buffer, length);
+        } else
+            memset(w->model + offset, 0, length);
+        block_submit(w->block, r);
+    }
+    drain(w);
+    assert_int_equal(w->result, 0);
+    assert_false(k.failed);
+}
+
+/* --- tests ---------------------------------------------------------------------------------------- */
+static void test_simple(void **state)
+{
+    struct world *w = *state;
+    const char *path = path_of(w, "a.vhd");
+
+    ok(image_vhd.create(w->c, path, SIZE, NULL, NULL));
+    open_image(w, path, false);
+    assert_int_equal(w->block->size, SIZE);
+    compare_all(w);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 4 * MIB - 512, 1024, 0x11), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, BLOCK_FUA, SIZE - 512, 512, 0x22), 0);
+    assert_int_equal(run(w, BLOCK_FLUSH, 0, 0, 0, 0), 0);
+    compare_all(w);
+    assert_int_equal(run(w, BLOCK_ZERO, 0, 4 * MIB, 512, 0), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, SIZE, 512, 1), -28 /* ENOSPC */);
+    compare_all(w);
+    close_image(w);
+    ok(image_vhd.check(w->c, path));
+    open_image(w, path, true);
+    compare_all(w);
+    assert_int_equal(run(w, BLOCK_ZERO, 0, 0, 512, 0), -30 /* EROFS */);
+    assert_int_equal(run(w, BLOCK_FLUSH, 0, 0, 0, 0), 0);
+    close_image(w);
+}
+
+static void run_chain(struct world *w, unsigned depth, bool raw_base)
+{
+    const char *parent = NULL, *format = NULL, *path = NULL;
+
+    memset(w->model, 0, (size_t)SIZE);
+    if (raw_base) {
+        AUTO_FD fd = -1;
+
+        parent = path_of(w, arena_printf(w->c->arena, "base%u.raw", depth));
+        format = "raw";
+        ok(image_raw.create(w->c, parent, 7 * MIB, NULL, NULL));
+        fd = open(parent, O_RDWR | O_CLOEXEC);
+        memset(w->model + MIB, 0x77, (size_t)(3 * MIB));
+        assert_int_equal(fd_pwrite_all(fd, w->model, (size_t)(7 * MIB), 0), 0);
+    }
+    for (unsigned level = 0; level < depth; level++) {
+        path = path_of(w, arena_printf(w->c->arena, "c%u-%u-%u.vhd", depth, raw_base, level));
+        ok(image_vhd.create(w->c, path, SIZE, parent, format));
+        for (unsigned again = 0; again < 2; again++) {
+            open_image(w, path, false);
+            for (unsigned i = 0; i < 6; i++)
+                random_batch(w);
+            compare_all(w);
+            close_image(w);
+            ok(image_vhd.check(w->c, path));
+        }
+        parent = path;
+        format = "vhd";
+    }
+    open_image(w, path, true);
+    compare_all(w);
+    close_image(w);
+}
+
+static void test_chains(void **state)
+{
+    struct world *w = *state;
+
+    for (unsigned depth = 1; depth <= 4; depth++) {
+        run_chain(w, depth, false);
+        run_chain(w, depth, true);
+    }
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    AUTO_FD in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    struct stat st;
+    off_t at = 0;
+
+    assert_true(in >= 0 && out >= 0);
+    assert_int_equal(fstat(in, &st), 0);
+    assert_int_equal(ftruncate(out, st.st_size), 0);
+    while (at < st.st_size) {
+        off64_t a = at, b = at;
+        ssize_t n = copy_file_range(in, &a, out, &b, (size_t)(st.st_size - at), 0);
+
+        assert_true(n > 0);
+        at += n;
+    }
+}
+
+/* tapd killed: what was acknowledged is in the file, with no flush and no close. */
+static void test_killed(void **state)
+{
+    struct world *w = *state;
+    const char *base = path_of(w, "base.vhd"), *leaf = path_of(w, "leaf.vhd"), *copy = path_of(w, "copy.vhd");
+    struct block *alive;
+
+    ok(image_vhd.create(w->c, base, SIZE, NULL, NULL));
+    for (unsigned level = 0; level < 2; level++) {
+        const char *path = level == 0 ? base : leaf;
+
+        if (level == 1)
+            ok(image_vhd.create(w->c, leaf, SIZE, base, "vhd"));
+        open_image(w, path, false);
+        for (unsigned i = 0; i < 8; i++) {
+            random_batch(w);
+            copy_file(path, copy);
+            ok(image_vhd.check(w->c, copy));
+            alive = w->block;
+            open_image(w, copy, i % 2 == 0); /* for writing too: that repairs */
+            compare_all(w);
+            close_image(w);
+            ok(image_vhd.check(w->c, copy));
+            w->block = alive;
+        }
+        close_image(w);
+    }
+}
+
+static void test_locks(void **state)
+{
+    struct world *w = *state;
+    const char *path = path_of(w, "l.vhd"), *child = path_of(w, "child.vhd");
+    struct block *second = NULL;
+
+    ok(image_vhd.create(w->c, path, SIZE, NULL, NULL));
+    ok(image_vhd.create(w->c, child, SIZE, path, "vhd"));
+    open_image(w, path, false);
+    fails(try_open(w, path, false, true, &second), "in use");
+    fails(try_open(w, path, true, true, &second), "in use");
+    ok(try_open(w, child, false, true, &second)); /* whose parent it is, does not matter */
+    assert_int_equal(block_close(second), 0);
+    close_image(w);
+    open_image(w, path, true);
+    ok(try_open(w, path, true, true, &second));
+    assert_int_equal(block_close(second), 0);
+    close_image(w);
+}
+
+/* --- extents -------------------------------------------------------------------------------------- */
+struct ranges { struct block_extent e[32]; unsigned n; };
+
+static bool take_range(void *ctx, const struct block_extent *e)
+{
+    struct ranges *r = ctx;
+
+    assert_true(r->n < 32);
+    if (r->n > 0)
+        assert_int_equal(e->offset, r->e[r->n - 1].offset + r->e[r->n - 1].length);
+    r->e[r->n++] = *e;
+    return true;
+}
+
+static void assert_range(const struct ranges *r, unsigned i, int64_t offset, int64_t length, bool hole, bool zero)
+{
+    assert_true(i < r->n);
+    assert_int_equal(r->e[i].offset, offset);
+    assert_int_equal(r->e[i].length, length);
+    assert_int_equal(r->e[i].hole, hole);
+    assert_int_equal(r->e[i].zero, zero);
+}
+
+static void test_extents(void **state)
+{
+    struct world *w = *state;
+    const char *base = path_of(w, "eb.vhd"), *leaf = path_of(w, "el.vhd");
+    struct ranges r = { .n = 0 };
+
+    ok(image_vhd.create(w->c, base, 8 * MIB, NULL, NULL));
+    open_image(w, base, false);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 4 * MIB, 65536, 0x31), 0);
+    close_image(w);
+    ok(image_vhd.create(w->c, leaf, 8 * MIB, base, "vhd"));
+    open_image(w, leaf, false);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 2 * MIB + 8192, 4096, 0x32), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 4 * MIB + 8192, 4096, 0x33), 0);
+    assert_int_equal(run(w, BLOCK_ZERO, 0, 4 * MIB + 32768, 4096, 0), 0);
+    assert_int_equal(run(w, BLOCK_ZERO, 0, 6 * MIB, 4096, 0), 0); /* nothing below: stays as it is */
+    assert_int_equal(block_extents(w->block, 0, 8 * MIB, true, take_range, &r), 0);
+    assert_int_equal(r.n, 7);
+    assert_range(&r, 0, 0, 2 * MIB + 8192, true, false);
+    assert_range(&r, 1, 2 * MIB + 8192, 4096, false, false);
+    assert_range(&r, 3, 4 * MIB + 8192, 4096, false, false);
+    assert_range(&r, 5, 4 * MIB + 32768, 4096, false, true);
+    r.n = 0;
+    assert_int_equal(block_extents(w->block, 0, 8 * MIB, false, take_range, &r), 0);
+    assert_range(&r, 0, 0, 2 * MIB + 8192, true, true);
+    assert_range(&r, 1, 2 * MIB + 8192, 4096, false, false);
+    assert_range(&r, 2, 2 * MIB + 12288, 2 * MIB - 12288, true, true);
+    assert_range(&r, 3, 4 * MIB, 32768, false, false);
+    assert_range(&r, 4, 4 * MIB + 32768, 4096, true, true);
+    r.n = 0;
+    assert_int_equal(block_extents(w->block, 4 * MIB + 512, 1024, false, take_range, &r), 0);
+    assert_int_equal(r.n, 1);
+    assert_range(&r, 0, 4 * MIB + 512, 1024, false, false);
+    close_image(w);
+}
+
+/* --- growing -------------------------------------------------------------------------------------- */
+static void test_resized(void **state)
+{
+    struct world *w = *state;
+    const char *path = path_of(w, "r.vhd");
+
+    ok(image_vhd.create(w->c, path, SIZE, NULL, NULL));
+    open_image(w, path, false);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 0, 4096, 1), 0);
+    assert_int_equal(run(w, BLOCK_FLUSH, 0, 0, 0, 0), 0);
+    ok(image_vhd.resize(w->c, path, 40 * MIB));
+    assert_int_equal(w->block->ops->resized(w->block, 40 * MIB), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 39 * MIB, 4096, 2), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 2 * MIB, 4096, 3), 0);
+    compare_all(w);
+    assert_int_not_equal(w->block->ops->resized(w->block, 50 * MIB), 0);
+    ok(image_vhd.set_hidden(w->c, path, true));
+    close_image(w);
+    open_image(w, path, true);
+    compare_all(w);
+    close_image(w);
+    struct image_info info;
+    ok(image_vhd.info(w->c, path, &info));
+    assert_true(info.hidden); /* closing did not undo it */
+    assert_int_equal(info.virtual_size, 40 * MIB);
+}
+
+/* --- others' tools -------------------------------------------------------------------------------- */
+static bool qemu(struct world *w, const char *const *argv)
+{
+    struct child_spec spec = CHILD_SPEC_INIT;
+    int status = -1;
+    char *output = NULL;
+
+    spec.argv = argv;
+    if (child_run(w->c->arena, &spec, 60000, 65536, &status, &output) == -2)
+        return false;
+    if (status != 0)
+        fail_msg("%s %s: %s", argv[0], argv[1], output);
+    return true;
+}
+#define QEMU(w, ...) qemu(w, (const char *const[]) { "qemu-img", __VA_ARGS__, NULL })
+
+static void write_model(struct world *w, const char *path, int64_t size)
+{
+    AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_int_equal(fd_pwrite_all(fd, w->model, (size_t)size, 0), 0);
+}
+
+static void test_qemu_reads_ours(void **state)
+{
+    struct world *w = *state;
+    const char *path = path_of(w, "q.vhd"), *raw = path_of(w, "q.raw");
+
+    ok(image_vhd.create(w->c, path, SIZE, NULL, NULL));
+    open_image(w, path, false);
+    for (unsigned i = 0; i < 4; i++)
+        random_batch(w);
+    close_image(w);
+    write_model(w, raw, SIZE);
+    if (!QEMU(w, "compare", "-f", "raw", "-F", "vpc", raw, path))
+        skip();
+    ok(image_vhd.resize(w->c, path, 16 * MIB));
+    open_image(w, path, false);
+    random_batch(w);
+    close_image(w);
+    write_model(w, raw, 16 * MIB);
+    QEMU(w, "compare", "-f", "raw", "-F", "vpc", raw, path);
+}
+
+static void test_we_read_qemus(void **state)
+{
+    struct world *w = *state;
+    static const char *const options[] = { "force_size=on", "force_size=on,subformat=fixed" };
+    const char *raw = path_of(w, "o.raw");
+
+    for (unsigned i = 0; i < 4096; i++)
+        memset(w->model + next_random(w, (uint32_t)(SIZE / 512)) * 512, (int)next_random(w, 256), 512);
+    for (unsigned k = 0; k < ARRAY_LEN(options); k++) {
+        const char *path = path_of(w, arena_printf(w->c->arena, "o%u.vhd", k));
+
+        write_model(w, raw, SIZE);
+        if (!QEMU(w, "convert", "-f", "raw", "-O", "vpc", "-o", options[k], raw, path))
+            skip();
+        open_image(w, path, false);
+        assert_int_equal(w->block->size, SIZE);
+        compare_all(w);
+        for (unsigned i = 0; i < 4; i++)
+            random_batch(w);
+        compare_all(w);
+        close_image(w);
+        ok(image_vhd.check(w->c, path));
+        write_model(w, raw, SIZE);
+        QEMU(w, "compare", "-f", "raw", "-F", "vpc", raw, path);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_simple, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chains, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_extents, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_resized, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_qemu_reads_ours, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_we_read_qemus, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,184 @@
+/* VDI.pool_migrate: its checks, in xapi's order, and the move. */
+#include <string.h>
+
+#include "rpc/base/text.h"
+#include "xapi/core/operations.h"
+#include "xapi/core/vm_run.h"
+#include "xapi/core/xapi.h"
+#include "xapi/migrate/disk_move.h"
+#include "xapi/pool/vdi_rows.h"
+
+/* --- options ------------------------------------------------------------------------------------------------- */
+static struct error *bad_option(struct api_call *c, const char *key, const char *value, const char *reason)
+{
+    return err_value_not_supported(c->arena, key, value, reason);
+}
+
+/* "raw", "vhd", "qcow2", and the names that H3C's dialogs have for two of them. */
+static const char *format_word(const char *word)
+{
+    static const char *const words[][2] = { { "raw", "raw" }, { "vhd", "vhd" }, { "qcow2", "qcow2" }, { "high-speed", "raw" }, { "intelligent", "qcow2" } };
+
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+        if (strcmp(word, words[i][0]) == 0)
+            return words[i][1];
+    return NULL;
+}
+
+static bool is_file_sr(const struct row *sr)
+{
+    static const char *const types[] = { "file", "ext", "nfs", "gfs2", "dummy" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(types); i++)
+        if (strcmp(row_string(sr, F_SR_type), types[i]) == 0)
+            return true;
+    return false;
+}
+
+static struct error *no_base_images(struct api_call *c, const struct row *vdi, const char *word)
+{
+    struct value stat;
+
+    TRY(vdi_verb(c, vdi, "vdi.stat", NULL, &stat));
+    return value_get_string(&stat, "parent", "")[0] == '\0' ? NULL : bad_option(c, "dest-img-format", word, "the disk has base images");
+}
+
+static struct error *read_format(struct api_call *c, const struct value *options, const struct row *vdi, const struct row *to, const char **format_r)
+{
+    const char *word = value_get_string(options, "dest-img-format", "");
+
+    *format_r = "";
+    if (word[0] == '\0')
+        return NULL;
+    *format_r = format_word(word);
+    if (*format_r == NULL)
+        return bad_option(c, "dest-img-format", word, "one of raw, vhd, qcow2, high-speed and intelligent is expected");
+    if (!is_file_sr(to))
+        return bad_option(c, "dest-img-format", word, "the format can only be chosen in a file-based SR");
+    return no_base_images(c, vdi, word);
+}
+
+static struct error *read_number(struct api_call *c, const struct value *options, const char *key, int64_t *n_r)
+{
+    const char *text = value_get_string(options, key, "");
+
+    if (text[0] != '\0' && (!text_to_int(text, n_r) || *n_r < 0 || *n_r > INT32_MAX))
+        return bad_option(c, key, text, "a number that is not negative is expected");
+    return NULL;
+}
+
+static struct error *read_options(struct api_call *c, const struct value *options, struct disk_move *move)
+{
+    const char *bandwidth = value_get_string(options, "bandwidth", "");
+    int64_t budget_ms = 0;
+
+    if (bandwidth[0] != '\0' && !disk_move_bandwidth(bandwidth, &move->bandwidth))
+        return bad_option(c, "bandwidth", bandwidth, "MiB/s, medium, fast or unlimited is expected");
+    TRY(read_number(c, options, "max_downtime_ms", &budget_ms));
+    move->budget_us = budget_ms * 1000;
+    move->quarantine_s = config_int(c->xapi->config, "vdi-quarantine");
+    return read_number(c, options, "quarantine_s", &move->quarantine_s);
+}
+
+/* --- checks --------------------------------------------------------------------------------------------------- */
+/* The VM of the first VBD, plugged or not; xapi asks no other. */
+static struct error *first_vm(struct api_call *c, const struct row *vdi, const struct row **vm_r)
+{
+    const struct value *vbds = row_value(vdi, F_VDI_VBDs);
+    const struct row *vbd;
+
+    if (vbds->len == 0)
+        return err_vdi_needs_vm_for_migrate(c->arena, vdi->ref);
+    TRY(db_need(c->db, c->arena, CLASS_VBD, vbds->items[0].s, &vbd));
+    return db_need(c->db, c->arena, CLASS_VM, row_string(vbd, F_VBD_VM), vm_r);
+}
+
+/* No other VM may have it plugged in: a mirror follows the writes of one host. */
+static struct error *used_by_one(struct api_call *c, const struct row *vdi, const struct row *vm)
+{
+    const struct value *vbds = row_value(vdi, F_VDI_VBDs);
+
+    for (unsigned i = 0; i < vbds->len; i++) {
+        const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
+        if (vbd != NULL && row_bool(vbd, F_VBD_currently_attached) && strcmp(row_string(vbd, F_VBD_VM), vm->ref) != 0)
+            return err_vdi_in_use(c->arena, vdi->ref, "mirror");
+    }
+    return NULL;
+}
+
+static bool sm_has(struct api_call *c, const struct row *sr, const char *feature)
+{
+    struct row_list sms = db_all(c->db, c->arena, &model_classes[CLASS_SM]);
+
+    for (unsigned i = 0; i < sms.n; i++)
+        if (strcmp(row_string(sms.rows[i], F_SM_type), row_string(sr, F_SR_type)) == 0)
+            return value_get(row_value(sms.rows[i], F_SM_features), feature) != NULL;
+    return false;
+}
+
+static struct error *can_take_it(struct api_call *c, const struct row *from, const struct row *to)
+{
+    static const char *const needs[] = { "VDI_MIRROR", "VDI_SNAPSHOT" }, *const needs_in[] = { "VDI_MIRROR_IN", "VDI_SNAPSHOT" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(needs); i++)
+        if (!sm_has(c, from, needs[i]))
+            return err_sr_does_not_support_migration(c->arena, from->ref, needs[i]);
+    for (unsigned i = 0; i < ARRAY_LEN(needs_in); i++)
+        if (!sm_has(c, to, needs_in[i]))
+            return err_sr_does_not_support_migration(c->arena, to->ref, needs_in[i]);
+    return NULL;
+}
+
+static struct error *check(struct api_call *c, const struct row *vdi, const struct row *from, const struct row *to, const struct row *vm)
+{
+    if (row_map(vdi, F_VDI_sm_config, "key_hash", "")[0] != '\0')
+        return err_vdi_is_encrypted(c->arena, vdi->ref);
+    TRY(can_take_it(c, from, to));
+    return used_by_one(c, vdi, vm);
+}
+
+static struct error *where(struct api_call *c, const struct row *vm, const struct row *from, const struct row *to, const char **host_r)
+{
+    bool runs = strcmp(row_string(vm, F_VM_power_state), "Running") == 0;
+
+    disk_move_host(c, from->ref, to->ref, runs ? row_string(vm, F_VM_resident_on) : NULL, host_r);
+    return *host_r != NULL ? NULL : err_vm_requires_sr(c->arena, vm->ref, to->ref);
+}
+
+/* --- the move --------------------------------------------------------------------------------------------------- */
+static struct error *move_marked(struct api_call *c, const struct api_VDI_pool_migrate_args *a, const struct row *vm, struct value *result_r)
+{
+    struct disk_move move = { .vdi = a->vdi, .sr = a->sr };
+    const struct row *vdi, *from, *to;
+
+    TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
+    TRY(db_need(c->db, c->arena, CLASS_SR, row_string(vdi, F_VDI_SR), &from));
+    TRY(db_need(c->db, c->arena, CLASS_SR, a->sr, &to));
+    TRY(read_options(c, a->options, &move));
+    TRY(read_format(c, a->options, vdi, to, &move.format));
+    bool same_format = move.format[0] == '\0' || strcmp(move.format, row_map(vdi, F_VDI_sm_config, "type", "")) == 0;
+    if (strcmp(from->ref, to->ref) == 0 && same_format) {
+        const char *bandwidth = value_get_string(a->options, "bandwidth", "");
+        *result_r = value_string(a->vdi); /* it is there already */
+        return bandwidth[0] == '\0' ? NULL : bad_option(c, "bandwidth", bandwidth, "no disk moves");
+    }
+    TRY(db_need(c->db, c->arena, CLASS_VM, vm->ref, &vm));
+    TRY(check(c, vdi, from, to, vm));
+    TRY(where(c, vm, from, to, &move.host));
+    TRY(disk_move_run(c, &move));
+    *result_r = value_string(move.target);
+    return NULL;
+}
+
+struct error *api_VDI_pool_migrate(struct api_call *c, const struct api_VDI_pool_migrate_args *a, struct value *result_r)
+{
+    const struct row *vdi, *vm;
+
+    TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
+    TRY(first_vm(c, vdi, &vm));
+    TRY(operation_begin(c, CLASS_VM, vm->ref, "migrate_send", true));
+    OPERATION_SCOPE on_vm = { c, CLASS_VM, vm->ref, "migrate_send" };
+    TRY(operation_begin(c, CLASS_VDI, a->vdi, "mirror", true));
+    OPERATION_SCOPE on_vdi = { c, CLASS_VDI, a->vdi, "mirror" };
+    return move_marked(c, a, vm, result_r);
+}
