@@ -211,7 +211,7 @@ fuzz-corpora: $(patsubst %,build-fuzz/fuzz_%,$(FUZZERS)) ## replay the corpora o
 	@set -e; cd build-fuzz; for t in $(FUZZERS); do ./fuzz_$$t -runs=0 -verbosity=0 ../tests/fuzz/corpus/$$t 2>fuzz_$$t.log || { cat fuzz_$$t.log; exit 1; }; echo "fuzz_$$t: corpus clean"; done
 
 # --- running it ---------------------------------------------------------------------------------------
-.PHONY: demo run bench analyze coverage todo docs install
+.PHONY: demo run bench bench-disk analyze coverage todo docs install
 HOSTS ?= 3
 DIR ?= /tmp/xapi-pool
 demo: deps-demo ## three hosts, live migrations, a verified table; FAULT=flip-page|stale-page, ISOLATED=1
@@ -226,6 +226,10 @@ bench: deps-test ## the speed table, ratios against peers
 	@etc/install-deps bench
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(BENCH_BIN)
 	@BUILD=$(BUILD) python3 tests/bench/bench.py
+bench-disk: deps-test ## the speed table of the datapath: copies and mirrors against peers
+	@etc/install-deps bench
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/tapd $(BUILD)/tests/bench/bench_mkdisk $(BUILD)/tests/bench/bench_clone
+	@BUILD=$(BUILD) python3 tests/bench/bench_disk.py
 
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))

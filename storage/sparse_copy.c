@@ -102,20 +102,101 @@ static struct error *copy_stretches(struct copy *copy)
     return NULL;
 }
 
+/* --- is it equal? ------------------------------------------------------------------------------------ */
+/* From the medium, not from what the cache still holds of our own writes. */
+static void forget_cached(int fd, int64_t at, int64_t n) { (void)posix_fadvise(fd, at, n, POSIX_FADV_DONTNEED); }
+
+static struct error *piece_equal(struct copy *copy, char *other, int64_t at, int64_t n)
+{
+    int error;
+
+    forget_cached(copy->from, at, n);
+    forget_cached(copy->to, at, n);
+    error = fd_pread_all(copy->from, copy->buffer, (size_t)n, at);
+    if (error == 0)
+        error = fd_pread_all(copy->to, other, (size_t)n, at);
+    if (error != 0)
+        return io_failed(copy->c, "reading the copy back", error);
+    if (memcmp(copy->buffer, other, (size_t)n) != 0)
+        return io_failed(copy->c, arena_printf(copy->c->arena, "the copy differs from its source at %lld", (long long)at), -EIO);
+    return NULL;
+}
+
+static struct error *range_equal(struct copy *copy, char *other, int64_t at, int64_t end)
+{
+    while (at < end) {
+        int64_t n = end - at < PIECE ? end - at : PIECE;
+
+        if (call_cancelled(copy->c))
+            return error_make(copy->c->arena, __FILE__, __LINE__, "TASK_CANCELLED", 0);
+        TRY(piece_equal(copy, other, at, n));
+        at += n;
+    }
+    return NULL;
+}
+
+static struct error *source_data_equal(struct copy *copy, char *other)
+{
+    int64_t at = 0, end;
+
+    for (; at < copy->size && next_data(copy, at, &at, &end); at = end)
+        TRY(range_equal(copy, other, at, end));
+    return NULL;
+}
+
+/* What the copy has where the source has a hole must be zeros. */
+static struct error *source_holes_equal(struct copy *copy, char *other)
+{
+    struct copy turned = { .from = copy->to, .size = copy->size };
+    int64_t at = 0, end = 0, data, data_end;
+
+    while (at < copy->size && (at < end || next_data(&turned, at, &at, &end))) {
+        if (!next_data(copy, at, &data, &data_end))
+            data = data_end = copy->size;
+        if (data > at)
+            TRY(range_equal(copy, other, at, data < end ? data : end));
+        at = data > at ? (data < end ? data : end) : (data_end < end ? data_end : end);
+    }
+    return NULL;
+}
+
+static struct error *prove(struct copy *copy)
+{
+    char *other = xcalloc(1, PIECE);
+    struct error *error;
+
+    if (copy->buffer == NULL)
+        copy->buffer = xcalloc(1, PIECE);
+    error = source_data_equal(copy, other);
+    if (error == NULL)
+        error = source_holes_equal(copy, other);
+    xfree(other);
+    return error;
+}
+
+static bool share(struct copy *copy)
+{
+    struct stat from, to;
+
+    return fstat(copy->from, &from) == 0 && fstat(copy->to, &to) == 0 && from.st_size == copy->size && to.st_size == copy->size &&
+           S_ISREG(from.st_mode) && S_ISREG(to.st_mode) && ioctl(copy->to, FICLONE, copy->from) == 0;
+}
+
 struct error *sparse_copy(struct call *c, int from_fd, int to_fd, int64_t size)
 {
     struct copy copy = { .c = c, .from = from_fd, .to = to_fd, .size = size };
-    struct stat from, to;
+    bool shared = share(&copy);
     struct error *error = NULL;
 
-    if (fstat(from_fd, &from) == 0 && fstat(to_fd, &to) == 0 && from.st_size == size && to.st_size == size &&
-        S_ISREG(from.st_mode) && S_ISREG(to.st_mode) && ioctl(to_fd, FICLONE, from_fd) == 0)
+    if (shared)
         call_progress(c, 1.0);
     else
         error = copy_stretches(&copy);
-    xfree(copy.buffer);
     if (error == NULL && fsync(to_fd) != 0)
         error = io_failed(c, "fsync of the copy", -errno);
+    if (error == NULL && !shared)
+        error = prove(&copy);
+    xfree(copy.buffer);
     return error;
 }
 

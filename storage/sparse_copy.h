@@ -9,7 +9,8 @@
 
 /* Copies the first 'size' bytes of one file over another of at least that size that reads as zeros.
  * A copy-on-write filesystem shares the blocks (FICLONE), else copy_file_range, else read and write.
- * Reports progress, watches c's cancel flag, ends with an fsync. SR_BACKEND_FAILURE, TASK_CANCELLED. */
+ * Reports progress, watches c's cancel flag, ends with an fsync and, unless the blocks are shared, with reading both
+ * back and comparing them. SR_BACKEND_FAILURE, TASK_CANCELLED. */
 NODISCARD struct error *sparse_copy(struct call *c, int from_fd, int to_fd, int64_t size);
 
 /* The same by path; 'to' must exist and be at least as large. */

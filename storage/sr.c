@@ -1,4 +1,6 @@
-/* SRs: create, attach, stat, scan, probe, detach, destroy. */
+/* SRs: create, attach, stat, scan, probe, detach, destroy. (VDIs: sr_vdi.c, sr_data.c, sr_copy.c, sr_mirror.c.) */
+#include "storage/sr.h"
+
 #include <string.h>
 
 #include "gen/errors.h"

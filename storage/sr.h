@@ -65,7 +65,10 @@ NODISCARD struct error *vdi_cbt(struct call *, struct storage *, const char *sr,
 NODISCARD struct error *vdi_data_destroy(struct call *, struct storage *, const char *sr, const char *location);
 NODISCARD struct error *vdi_changed_blocks(struct call *, struct storage *, const char *sr, const char *from, const char *to, uint8_t **bitmap_r, size_t *len_r);
 
-/* --- mirror: a VDI in use moves to another one (storage/tapd/mirror.h) ---------------------------------------- */
+/* --- mirror: a VDI in use moves to another one (storage/tapd/mirror.h) ------------------------------------------
+ * It goes on when this process ends, and is found again. Nobody here gives it up: whoever started it remembers that
+ * and asks (vdi_mirror_status), then switches or aborts. After a switch the old VDI's status says "switched" for as
+ * long as the tapd lives, and both may be repeated. */
 struct vdi_mirror_spec {
     const char *to_sr, *to;       /* a fresh VDI on this host, or NULL: */
     const char *uri;              /* an NBD server */

@@ -60,6 +60,8 @@ static struct error *mirror_look(struct call *c, struct storage *s, const char *
     if (!tap_exists(s->taps, m->key)) {
         m->to = tap_successor(s->taps, c->arena, m->key);
         m->standing = m->to != NULL ? STANDS_MOVED : STANDS_NOWHERE;
+        if (m->to != NULL)
+            m->status = tap_last_mirror(s->taps, c->arena, m->to);
         return NULL;
     }
     TRY(tap_call(c, s->taps, m->key, "status", NULL, -1, &m->status));

@@ -32,10 +32,11 @@ const char *sr_tap(struct arena *arena, struct storage *s, const char *sr)
         return NULL;
     struct value list = taps_list(s->taps, arena);
     for (unsigned i = 0; i < list.len; i++) {
-        const char *key = value_get_string(&list.items[i], "key", "");
+        const char *keys[] = { value_get_string(&list.items[i], "key", ""), value_get_string(&list.items[i], "mirror_to", "") };
 
-        if (strncmp(key, sr, len) == 0 && key[len] == '/')
-            return key;
+        for (unsigned k = 0; k < ARRAY_LEN(keys); k++)
+            if (strncmp(keys[k], sr, len) == 0 && keys[k][len] == '/')
+                return keys[k];
     }
     return NULL;
 }

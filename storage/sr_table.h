@@ -81,7 +81,7 @@ NODISCARD struct error *verb_in_turn(struct call *, struct storage *, const char
 /* "<sr>/<location>": the key of a VDI's tapd. */
 const char *vdi_key(struct arena *, const char *sr, const char *location);
 
-/* The key of some tapd that serves a VDI of the SR; NULL: none. */
+/* The key of some VDI of the SR that a tapd serves or mirrors to; NULL: none. */
 const char *sr_tap(struct arena *, struct storage *, const char *sr);
 
 /* Remembers and forgets direct users. False: nobody of that name. */

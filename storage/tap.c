@@ -53,6 +53,7 @@ void tap_free(struct tap *tap)
     fd_close(&tap->control);
     text_release(&tap->in);
     arena_free(tap->said);
+    arena_free(tap->ended);
     xfree(tap->lead_to);
     xfree(tap->lead_path);
     xfree(tap->from);
@@ -265,19 +266,29 @@ struct error *tap_detach(struct call *c, struct taps *t, const char *key, const 
 }
 
 /* --- calls ---------------------------------------------------------------------------------------------------------- */
-static void status_keep(struct taps *t, struct tap *tap, const struct value *status)
+static void value_keep(struct taps *t, struct arena **arena, struct value *kept, const struct value *v)
 {
     struct arena *fresh = arena_new(), *old;
-    struct value copy = value_dup(fresh, status);
+    struct value copy = value_dup(fresh, v);
 
     lock_take(&t->lock);
-    old = tap->said;
-    tap->said = fresh;
-    tap->status = copy;
-    if (strcmp(value_get_string(&copy, "mirror", "none"), "none") == 0)
-        tap->mirroring = false;
+    old = *arena;
+    *arena = fresh;
+    *kept = copy;
     lock_drop(&t->lock);
     arena_free(old);
+}
+
+static void status_keep(struct taps *t, struct tap *tap, const struct value *status)
+{
+    const char *mirror = value_get_string(status, "mirror", "none");
+
+    value_keep(t, &tap->said, &tap->status, status);
+    if (strcmp(mirror, "switched") == 0 || strcmp(mirror, "done") == 0)
+        value_keep(t, &tap->ended, &tap->mirror, status);
+    LOCK_SCOPE(&t->lock);
+    if (strcmp(mirror, "none") == 0)
+        tap->mirroring = false;
 }
 
 static struct error *unknown(struct arena *a, const char *key) { return tap_failed(a, "no tapd serves %s", key); }
@@ -408,6 +419,14 @@ const char *tap_successor(struct taps *t, struct arena *a, const char *key)
         if (tap->from != NULL && strcmp(tap->from, key) == 0)
             return arena_strdup(a, tap->key);
     return NULL;
+}
+
+struct value tap_last_mirror(struct taps *t, struct arena *a, const char *key)
+{
+    LOCK_SCOPE(&t->lock);
+    const struct tap *tap = tap_find_locked(t, key);
+
+    return tap != NULL ? value_dup(a, &tap->mirror) : value_void();
 }
 
 /* --- lists ------------------------------------------------------------------------------------------------------------------- */

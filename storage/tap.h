@@ -50,6 +50,8 @@ bool tap_leads_to(struct taps *, struct arena *, const char *key, const char **t
 bool tap_is_target(struct taps *, const char *key);
 /* Where the tapd that had this key went by tap_rekey: its key now; NULL: nowhere that is known. */
 const char *tap_successor(struct taps *, struct arena *, const char *key);
+/* What the last status of a mirror said that was done or had switched, for as long as this process lives; void: none. */
+struct value tap_last_mirror(struct taps *, struct arena *, const char *key);
 /* All of them, each as the map of its spec and its last status (arena). */
 struct value taps_list(struct taps *, struct arena *);
 

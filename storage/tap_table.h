@@ -35,6 +35,8 @@ struct tap {
     int64_t started_ms, died_ms, due_ms; /* *, 0: unknown */
     struct arena *said;       /* *, holds 'status' */
     struct value status;      /* *, the last one */
+    struct arena *ended;      /* *, holds 'mirror' */
+    struct value mirror;      /* *, the last status of a mirror that was done or had switched */
 };
 
 struct taps {

@@ -146,7 +146,7 @@ static struct error *fold(struct call *c, struct sr *sr, const struct image *lea
         resumed = live->resume(live->ctx, c, leaf->location, replaced ? &where : NULL);
     if (error == NULL)
         error = step(c, "fold", "show");
-    if (error == NULL)
+    if (error == NULL && leaf->ops->set_hidden != NULL)
         error = leaf->ops->set_hidden(c, leaf->path, false);
     if (error == NULL)
         error = step(c, "fold", "done");

@@ -2,15 +2,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "rpc/base/child.h"
 #include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "storage/drivers/driver_error.h"
 #include "storage/drivers/file_cbt.h"
 
 LOG_MODULE(coalesce);
+
+#define WAIT_MS 200
 
 struct cleaning {
     struct call *c;
@@ -48,12 +53,25 @@ static bool allowed(struct cleaning *k, const struct image *image)
     return image->hidden ? !open_elsewhere(k, image, 0) : image_is_active(&k->fs->turn, image->location);
 }
 
+/* qemu-img does the work for QCOW2, and cannot while anybody reads the chain. */
+static bool in_use(struct cleaning *k, const struct image *image, unsigned depth)
+{
+    if (!image->hidden)
+        return image_is_active(&k->fs->turn, image->location);
+    for (unsigned i = 0; depth < FILE_CHAIN_MAX && i < k->list.n; i++)
+        if (strcmp(k->list.images[i].parent, image->location) == 0 && in_use(k, &k->list.images[i], depth + 1))
+            return true;
+    return false;
+}
+
 /* The base that 'image' can be merged into, or NULL. */
 static const struct image *target_of(struct cleaning *k, const struct image *image)
 {
     const struct image *parent = image_list_find(&k->list, image->parent);
 
-    if (parent == NULL || !parent->hidden || parent->ops != image->ops || image->ops->set_hidden == NULL)
+    if (parent == NULL || !parent->hidden || parent->ops != image->ops)
+        return NULL;
+    if (image->ops == &image_qcow2 && (k->sr->shared || in_use(k, image, 0)))
         return NULL;
     return image_list_children(&k->list, parent->location, NULL) == 1 && allowed(k, image) ? parent : NULL;
 }
@@ -118,16 +136,49 @@ static struct error *children_adopt(struct cleaning *k, const struct image *base
     return NULL;
 }
 
-static struct error *merge(struct cleaning *k, struct call *c, const struct image *image, const struct image *parent)
+/* Not in use. What was committed when it is killed does no harm. */
+static struct error *commit_qcow2(struct call *c, const struct image *image)
+{
+    const char *const argv[] = { "qemu-img", "commit", "-q", "-d", "-f", "qcow2", image->path, NULL };
+    struct child_spec spec = CHILD_SPEC_INIT;
+    int status = 0, error;
+    pid_t pid;
+
+    spec.argv = argv;
+    error = child_start(&spec, &pid);
+    if (error != 0)
+        return driver_failed(c, "running", argv[0], -error);
+    while ((error = child_wait(pid, WAIT_MS, &status)) == -ETIMEDOUT) {
+        call_progress(c, 0);
+        if (call_cancelled(c))
+            (void)kill(pid, SIGKILL);
+    }
+    if (call_cancelled(c))
+        return driver_cancelled(c);
+    if (error != 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return driver_refused(c, "5", "qemu-img commit of %s failed", image->path);
+    return NULL;
+}
+
+static struct error *data_merge(struct cleaning *k, struct call *c, const struct image *image, const struct image *parent, bool *active_r)
 {
     const struct vdi_live *live = k->sr->live;
     struct vdi_where from = file_where(k->c, k->sr, image), to = file_where(k->c, k->sr, parent);
+
+    *active_r = false;
+    if (image->ops == &image_qcow2)
+        return commit_qcow2(c, image);
+    return live->merge(live->ctx, c, image->location, &from, &to, active_r);
+}
+
+static struct error *merge(struct cleaning *k, struct call *c, const struct image *image, const struct image *parent)
+{
     bool active = false;
 
     TRY(driver_step(k->c, "file", "clean", "merge"));
     TRY(file_room(k->c, k->sr, image->physical_size));
     TRY(grow(k, parent, image->virtual_size));
-    TRY(live->merge(live->ctx, c, image->location, &from, &to, &active));
+    TRY(data_merge(k, c, image, parent, &active));
     if (image->hidden)
         return children_adopt(k, image, parent);
     return image_fold(k->c, k->sr, image, parent, active);

@@ -192,12 +192,24 @@ static struct error *lvm_sr_destroy(struct call *c, struct sr *sr)
     return lvm_run(c, &g, pvremove, NULL);
 }
 
+/* The new part of a volume that has grown is zeroed before anybody sees it, and only then does the tag go. */
+static struct error *grown(struct call *c, const struct lvm_group *g, const struct lvm_volume *v)
+{
+    const char *rest;
+    int64_t from;
+
+    if (!has_tag(v, GROWING, &rest))
+        return NULL;
+    rest = arena_strndup(c->arena, rest, strcspn(rest, ","));
+    if (text_to_int(rest, &from) && from < v->size)
+        TRY(lvm_zero(c, v, from));
+    return tag_change(c, g, v->name + strlen(VDI), "--deltag", arena_printf(c->arena, GROWING "%s", rest));
+}
+
 /* What a crash left of one volume. */
 static struct error *volume_mend(struct call *c, const struct lvm_group *g, const struct lvm_volume *v)
 {
     const struct lvm_volume *current;
-    const char *rest;
-    int64_t from;
 
     if (strncmp(v->name, NEW, strlen(NEW)) == 0) {
         log_info("removing %s/%s, which was never finished", g->name, v->name);
@@ -209,12 +221,7 @@ static struct error *volume_mend(struct call *c, const struct lvm_group *g, cons
         TRY(find(c, g, VDI, location, &current));
         return current != NULL ? remove_volume(c, g, OLD, location) : rename_volume(c, g, OLD, VDI, location);
     }
-    if (!is_vdi(v) || v->segments == NULL || !has_tag(v, GROWING, &rest))
-        return NULL;
-    rest = arena_strndup(c->arena, rest, strcspn(rest, ","));
-    if (text_to_int(rest, &from) && from < v->size)
-        TRY(lvm_zero(c, v, from));
-    return tag_change(c, g, v->name + strlen(VDI), "--deltag", arena_printf(c->arena, GROWING "%s", rest));
+    return is_vdi(v) && v->segments != NULL ? grown(c, g, v) : NULL;
 }
 
 static sr_fn lvm_sr_attach;
@@ -413,10 +420,7 @@ static struct error *grow(struct call *c, const struct lvm_group *g, const char 
     TRY(tag_change(c, g, location, "--addtag", tag));
     TRY(lvm_run(c, g, extend, NULL));
     TRY(find(c, g, VDI, location, &now));
-    if (now == NULL)
-        return driver_refused(c, "5", "%s/" VDI "%s is not there", g->name, location);
-    TRY(lvm_zero(c, now, v->size));
-    return tag_change(c, g, location, "--deltag", tag);
+    return now != NULL ? grown(c, g, now) : driver_refused(c, "5", "%s/" VDI "%s is not there", g->name, location);
 }
 
 /* A guest that has it open sees the new segments, then the new size. */
@@ -446,6 +450,7 @@ static struct error *lvm_vdi_resize(struct call *c, struct sr *sr, const char *l
 
     TRY(group_of(c, sr, &g));
     TRY(need(c, sr, &g, location, &v));
+    TRY(grown(c, &g, v));
     TRY(lvm_sizes(c, &g, &sizes));
     TRY(size_round(c, &sizes, location, size, &size));
     if (size < v->size)
@@ -537,6 +542,7 @@ static struct error *lvm_vdi_attach(struct call *c, struct sr *sr, const char *l
 
     TRY(group_of(c, sr, &g));
     TRY(need(c, sr, &g, location, &v));
+    TRY(grown(c, &g, v));
     *where_r = where_of(c, &g, v);
     return NULL;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "rpc/base/fd.h"
+#include "rpc/base/memory.h"
 #include "storage/image/image_error.h"
 
 #define PAGE ((int64_t)4096)
@@ -126,14 +127,15 @@ static uint32_t first_behind(const uint32_t *sorted, uint32_t n, int64_t whole, 
     return low;
 }
 
-static struct error *check_blocks(struct vhd_file *f, uint32_t *sorted)
+static struct error *check_blocks(struct vhd_file *f)
 {
     int64_t whole = (int64_t)f->bitmap_size + f->header.block_size;
+    AUTO_FREE uint32_t *sorted = xcalloc((size_t)f->n_allocated + 1, sizeof(*sorted));
     struct extent e[EXTENTS_MAX];
     unsigned n_extents = file_extents(f, e);
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < f->header.entries; i++)
+    for (uint32_t i = 0; n < f->n_allocated; i++)
         if (f->bat[i] != VHD_UNUSED)
             sorted[n++] = f->bat[i];
     qsort(sorted, n, sizeof(*sorted), by_position);
@@ -154,7 +156,6 @@ static struct error *check_blocks(struct vhd_file *f, uint32_t *sorted)
         f->data_end = f->batmap.offset + f->batmap.size;
     if (n > 0 && (int64_t)sorted[n - 1] * VHD_SECTOR + whole > f->data_end)
         f->data_end = (int64_t)sorted[n - 1] * VHD_SECTOR + whole;
-    f->n_allocated = n;
     return NULL;
 }
 
@@ -174,18 +175,20 @@ static void keep_table_room(struct vhd_file *f)
 
 static struct error *read_bat(struct vhd_file *f)
 {
-    AUTO_ARENA scratch = arena_new();
-    uint32_t *sorted = arena_calloc(scratch, f->header.entries, sizeof(*sorted));
     int error;
 
-    f->bat = arena_calloc(f->arena, f->header.entries, sizeof(*f->bat));
+    f->bat = xcalloc(f->header.entries, sizeof(*f->bat)); /* megabytes: not cleared first, as an arena would */
+    arena_on_free(f->arena, xfree, f->bat);
     error = fd_pread_all(f->fd, f->bat, (size_t)f->header.entries * 4, f->header.table_offset);
     if (error != 0)
         return image_failed(f->arena, "reading the BAT of", f->path, error);
-    for (uint32_t i = 0; i < f->header.entries; i++)
+    f->n_allocated = 0;
+    for (uint32_t i = 0; i < f->header.entries; i++) {
         f->bat[i] = __builtin_bswap32(f->bat[i]);
+        f->n_allocated += f->bat[i] != VHD_UNUSED;
+    }
     f->data_end = 0;
-    TRY(check_blocks(f, sorted));
+    TRY(check_blocks(f));
     keep_table_room(f);
     return NULL;
 }

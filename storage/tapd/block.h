@@ -52,7 +52,7 @@ struct block_ops {
      * (blocks for that long). 0 or -errno. own_only: what this image itself holds, not its parents
      * (what it does not hold is a hole). NULL: all is data. */
     int (*extents)(struct block *, int64_t offset, int64_t length, bool own_only, block_extent_fn *, void *ctx);
-    /* Nothing is in flight. Writes back metadata, closes what is below, frees. Blocks. 0 or -errno; it is gone anyway. */
+    /* Nothing is in flight, and the caller is in nobody's 'done'. Writes back metadata, closes what is below, frees. Blocks. 0 or -errno; it is gone anyway. */
     int (*close)(struct block *);
     /* The image grew (already done on the medium by the caller for raw, vhd): take the new size. NULL: passes down. */
     int (*resized)(struct block *, int64_t size);

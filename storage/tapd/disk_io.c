@@ -1,4 +1,6 @@
 /* What both ways of doing I/O share: which part comes next, and what its result means. */
+#include "storage/tapd/disk_io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>

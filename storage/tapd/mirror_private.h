@@ -70,7 +70,7 @@ struct proof {
     struct mirror *m;
     struct block_request source, target;
     uint8_t *source_buffer, *target_buffer;
-    bool large, zeros;               /* zeros: compared with zeros, not with the source */
+    bool large, zeros, mend;         /* zeros: compared with zeros, not with the source; mend: they are to be written */
     int64_t offset;
     uint32_t length;
     unsigned pending;

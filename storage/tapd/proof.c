@@ -99,30 +99,62 @@ static void judge(struct proof *s, unsigned i)
     }
     mirror_map_prove_end(m->map, offset, length, false);
     m->prover.repaired++;
-    if (wrong_again(&m->prover, offset, length) || s->zeros)
-        mirror_fail(m, s->zeros ? "the target does not read as zeros at %lld" : "the target differs at %lld, again and again", (long long)offset);
+    if (wrong_again(&m->prover, offset, length))
+        mirror_fail(m, "the target differs at %lld, again and again", (long long)offset);
+    else if (s->zeros)
+        s->mend = true;
     else
         mirror_map_written(m->map, offset, length);
 }
 
-static void finish(struct proof *s)
+static void give(struct proof *s)
 {
     struct mirror *m = s->m;
     struct prover *p = &m->prover;
-    bool good = s->source_result == 0 && s->target_result == 0;
 
-    for (unsigned i = 0; good && i * NBD_HASH_BLOCK < s->length; i++)
-        judge(s, i);
-    if (!good)
-        mirror_map_prove_end(m->map, s->offset, s->length, false);
     struct proof **list = s->large ? &p->free_large : &p->free_small;
     s->next = *list;
     *list = s;
     p->active--;
     p->active_large -= s->large;
+    mirror_job_done(m);
+}
+
+static void mended(struct block_request *r)
+{
+    struct proof *s = r->owner;
+
+    mirror_target_heard(s->m);
+    if (r->result < 0)
+        mirror_target_error(s->m, "writing", r->result);
+    give(s);
+}
+
+/* The source has moved on, but it is known what belongs there. */
+static void mend(struct proof *s)
+{
+    s->target = (struct block_request){ .op = BLOCK_ZERO, .flags = BLOCK_COPIER, .offset = s->offset, .length = s->length,
+                                        .done = mended, .owner = s };
+    mirror_target_sent(s->m);
+    block_submit(s->m->target, &s->target);
+}
+
+static void finish(struct proof *s)
+{
+    struct mirror *m = s->m;
+    bool good = s->source_result == 0 && s->target_result == 0;
+
+    s->mend = false;
+    for (unsigned i = 0; good && i * NBD_HASH_BLOCK < s->length; i++)
+        judge(s, i);
+    if (!good)
+        mirror_map_prove_end(m->map, s->offset, s->length, false);
     if (s->source_result < 0)
         mirror_fail(m, "reading the source at %lld: %s", (long long)s->offset, strerror(-s->source_result));
-    mirror_job_done(m);
+    if (s->mend && mirror_runs(m))
+        mend(s);
+    else
+        give(s);
 }
 
 static void side_done(struct proof *s)

@@ -39,7 +39,7 @@ static bool is_readable(int fd)
 /* O_DIRECT where the medium takes it in sectors of 512 bytes, else through the page cache. The descriptor or -errno. */
 static int open_path(const char *path, bool read_only, bool cached)
 {
-    int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+    int flags = read_only ? O_RDONLY : O_RDWR;
     struct stat st;
 
     if (stat(path, &st) < 0)
@@ -47,14 +47,14 @@ static int open_path(const char *path, bool read_only, bool cached)
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return -EINVAL; /* and a pipe would block here */
     if (!cached) {
-        AUTO_FD direct = open(path, flags | O_DIRECT);
+        AUTO_FD direct = open(path, flags | O_DIRECT | O_CLOEXEC);
         if (direct >= 0 && is_readable(direct))
             return fd_steal(&direct);
         if (direct < 0 && errno != EINVAL)
             return -errno;
         log_info("%s cannot be opened uncached: the page cache is used", path);
     }
-    int fd = open(path, flags);
+    int fd = open(path, flags | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 

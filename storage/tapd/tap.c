@@ -76,7 +76,18 @@ static void held(struct tap *t, int result)
     after(t, result);
 }
 
-static void flushed(struct block_request *r) { held(r->owner, r->result); }
+/* What comes next may close what is below, which the request has still to return through. */
+static void flushed(struct block_request *r)
+{
+    struct tap *t = r->owner;
+    loop_later(t->loop, &t->flush_done);
+}
+
+static void flush_done(struct loop_idle *i)
+{
+    struct tap *t = CONTAINER_OF(i, struct tap, flush_done);
+    held(t, t->flush.result);
+}
 
 static void drained(void *ctx)
 {
@@ -144,6 +155,7 @@ struct error *tap_new(struct arena *a, const struct tap_options *o, struct tap *
     t->spec = spec;
     t->queue_last = &t->queue;
     t->next_call.run = run_next;
+    t->flush_done.run = flush_done;
     t->again.fired = open_again;
     t->gate = gate_new(o->loop, spec.size, spec.read_only);
     t->server = nbd_server_new(o->loop, t->gate);
@@ -182,6 +194,7 @@ void tap_free(struct tap *t)
     block_close(t->gate);
     loop_timer_clear(t->loop, &t->again);
     loop_not_later(t->loop, &t->next_call);
+    loop_not_later(t->loop, &t->flush_done);
     spec_release(&t->spec);
     xfree(t->dir);
     xfree(t->spec_path);

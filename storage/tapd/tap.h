@@ -61,6 +61,7 @@ struct tap {
     struct loop_idle next_call;
 
     struct block_request flush;
+    struct loop_idle flush_done;
     tap_after_fn *after;      /* of tap_hold, tap_mirror_leave */
     bool wants_flush;         /* tap_hold */
     bool was_open;            /* the gate, when a verb of the mirror closed it */

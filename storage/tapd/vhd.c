@@ -60,55 +60,66 @@ static struct error *lock_leaf(struct arena *a, const struct block_open *o, cons
     return error == 0 ? NULL : failed(a, o->path, "is in use by another tapd, or cannot be locked", error);
 }
 
-/* Opens one image and learns where the next one is ("" : there is none). */
-static struct error *open_vhd(struct arena *a, struct vhd *v, const struct block_open *o, const char *path, struct vhd_parent *next)
+/* Opens one image and learns where the next one is (path "" : there is none). *plain_r is what 'f' reads from. */
+static struct error *open_vhd(struct arena *a, struct vhd *v, const struct block_open *o, int *plain_r, struct vhd_file *f, struct vhd_parent *next)
 {
     bool leaf = v->n_images == 0, writing = leaf && !o->read_only;
-    AUTO_FD plain = plain_open(path, writing);
-    struct vhd_file f;
+    const char *path = next->path;
     struct vhd_image *i;
     int fd;
 
-    *next = (struct vhd_parent) { .path = "" };
-    if (plain < 0)
-        return failed(a, path, "cannot be opened", plain);
+    *plain_r = plain_open(path, writing);
+    if (*plain_r < 0)
+        return failed(a, path, "cannot be opened", *plain_r);
     fd = vhd_data_open(path, !writing, o->cached);
     if (fd < 0)
         return failed(a, path, "cannot be opened", fd);
     i = image_add(v, path, fd);
-    TRY(vhd_file_read(a, plain, path, false, &f));
+    TRY(vhd_file_read(a, *plain_r, path, false, f));
     if (leaf)
-        TRY(lock_leaf(a, o, &f, fd));
-    TRY(vhd_file_read(a, plain, path, true, &f)); /* again: now nobody changes it */
-    if (writing) {
-        TRY(vhd_file_settle(&f));
-        if (fdatasync(plain) != 0) /* what a killed tapd left with the kernel */
-            return failed(a, path, "cannot be synced", -errno);
-    }
-    vhd_image_take(i, &f);
+        TRY(lock_leaf(a, o, f, fd));
+    TRY(vhd_file_read(a, *plain_r, path, true, f)); /* again: now nobody changes it */
+    vhd_image_take(i, f);
     vhd_image_make_bitmaps(i, writing);
-    if (f.footer.type == VHD_DIFFERENCING) {
-        TRY(vhd_parent_find(&f, next));
-        if (!next->found)
-            return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "damaged image %s: its parent %s is not there or has another id", path, next->path));
-    }
-    if (writing && !i->flat) {
-        vhd_meta_init(v, &f);
-        vhd_end_init(v, &f);
+    *next = (struct vhd_parent) { .path = "" };
+    if (f->footer.type != VHD_DIFFERENCING)
+        return NULL;
+    TRY(vhd_parent_find(f, next));
+    if (!next->found)
+        return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "damaged image %s: its parent %s is not there or has another id", path, next->path));
+    return NULL;
+}
+
+static struct error *open_parents(struct arena *a, struct vhd *v, const struct block_open *o, struct vhd_parent *next)
+{
+    while (next->path[0] != '\0') {
+        AUTO_FD plain = -1;
+        struct vhd_file f;
+
+        if (v->n_images == VHD_CHAIN_MAX + 1)
+            return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "damaged image %s: a chain of more than %u images, or a loop", o->path, VHD_CHAIN_MAX));
+        if (strcmp(next->format, "raw") == 0)
+            return open_raw_parent(a, v, o, next->path);
+        TRY(open_vhd(a, v, o, &plain, &f, next));
     }
     return NULL;
 }
 
+/* The leaf is repaired, where a crash left something to do, once all of the chain is found good. */
 static struct error *open_chain(struct arena *a, struct vhd *v, const struct block_open *o)
 {
     struct vhd_parent next = { .path = o->path, .format = "vhd" };
+    AUTO_FD plain = -1;
+    struct vhd_file f;
 
-    while (next.path[0] != '\0') {
-        if (v->n_images == VHD_CHAIN_MAX + 1)
-            return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "damaged image %s: a chain of more than %u images, or a loop", o->path, VHD_CHAIN_MAX));
-        if (strcmp(next.format, "raw") == 0)
-            return open_raw_parent(a, v, o, next.path);
-        TRY(open_vhd(a, v, o, next.path, &next));
+    TRY(open_vhd(a, v, o, &plain, &f, &next));
+    TRY(open_parents(a, v, o, &next));
+    if (o->read_only)
+        return NULL;
+    TRY(vhd_file_settle(&f));
+    if (!vhd_leaf(v)->flat) {
+        vhd_meta_init(v, &f);
+        vhd_end_init(v, &f);
     }
     return NULL;
 }

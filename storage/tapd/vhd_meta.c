@@ -26,10 +26,13 @@ void vhd_meta_init(struct vhd *v, const struct vhd_file *f)
     m->table_at = f->header.table_offset;
     m->stage_size = round_up((size_t)i->entries * 4, VHD_SECTOR);
     m->stage = vhd_pages_new(m->stage_size);
-    memset(m->stage, 0xff, m->stage_size);
+    for (size_t pad = (size_t)i->entries * 4; pad < m->stage_size; pad++)
+        m->stage[pad] = 0xff; /* the last sector's unused entries */
     m->n_pages = (uint32_t)round_up(i->entries, VHD_PAGE_ENTRIES) / VHD_PAGE_ENTRIES;
     m->pages = xcalloc(m->n_pages, sizeof(*m->pages));
-    for (uint32_t p = 0; p < m->n_pages; p++) /* nothing is known of before: as if just written */
+    if (m->round_done == 0) /* what was there before counts as written by the first round: a killed tapd may not have synced it */
+        m->round_done = m->round_staged = 1;
+    for (uint32_t p = 0; p < m->n_pages; p++)
         m->pages[p].bits_round = m->round_done;
     m->head_size = (uint32_t)round_up(i->bitmap_size, VHD_TABLE_PAGE);
     m->ones = vhd_pages_new(m->head_size);

@@ -19,12 +19,11 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "lib")]
 
 import pool as pools  # noqa: E402
 from bench import HEAD, interrupted, print_row, table_line  # noqa: E402
-from disk_mirror import SECTIONS as MIRRORS  # noqa: E402
-from disk_rows import SECTIONS as COPIES, run  # noqa: E402
+import disk_mirror  # noqa: E402,F401 (its sections)
+from disk_rows import SECTIONS, run  # noqa: E402
 from disk_tools import quiet_limits  # noqa: E402
 from pairs import Failed, Plan, Row  # noqa: E402
 
-SECTIONS = {**COPIES, **MIRRORS}
 TOTAL_SECONDS = 1500  # from then on no pair is repeated
 QUICK_SECONDS = 2
 ROOM = 8 << 30        # of /dev/shm, or we use the place for temporary files

@@ -2,6 +2,7 @@
 import dataclasses
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -59,7 +60,6 @@ class Process:
         """Its exit status."""
         fd = os.pidfd_open(self.process.pid) if self.status is None else None
         if fd is not None:
-            import select
             with os.fdopen(fd):
                 poller = select.poll()
                 poller.register(fd, select.POLLIN)

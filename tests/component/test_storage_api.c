@@ -17,18 +17,17 @@ static const char *host_ref, *sr, *pbd;
 
 static const char *create_sr(const char *name, const char *type, bool shared)
 {
-    const struct member config[] = { member_of("location", S(tempdir_file(&W->dir, name))) };
+    const struct member config[] = { member_of("location", S(tempdir_file(&W->dir, name))), member_of("image-format", S("raw")) };
+    unsigned keys = strcmp(type, "file") == 0 ? 2 : 1; /* raw: the tests look into the files */
 
-    return pool_ok(W, 0, "SR.create", 9, S(host_ref), value_map(config, 1), value_int(0), S(name), S("a test SR"), S(type),
+    return pool_ok(W, 0, "SR.create", 9, S(host_ref), value_map(config, keys), value_int(0), S(name), S("a test SR"), S(type),
                    S(strcmp(type, "iso") == 0 ? "iso" : "user"), value_bool(shared), value_map(NULL, 0)).s;
 }
 
 static const char *create_vdi(const char *in, int64_t size)
 {
-    const struct member raw[] = { member_of("type", S("raw")) };
     const struct member record[] = {
         member_of("name_label", S("disk")), member_of("SR", S(in)), member_of("virtual_size", value_int(size)), member_of("type", S("user")),
-        member_of("sm_config", value_map(raw, 1)),
     };
 
     return pool_ok(W, 0, "VDI.create", 1, value_map(record, ARRAY_LEN(record))).s;

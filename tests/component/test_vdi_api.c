@@ -152,7 +152,7 @@ static void test_copy_that_fails(void **state)
     unsigned before = vm_ok(W, "VDI.get_all", 0).len;
     struct value result;
 
-    assert_true(fault_arm("sr.vdi_copy=error"));
+    assert_true(fault_arm("sr.vdi_attach=error"));
     assert_non_null(copy(from, other, REF_NULL, REF_NULL, &result));
     fault_disarm(NULL);
     assert_int_equal(vm_ok(W, "VDI.get_all", 0).len, before);

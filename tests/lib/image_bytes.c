@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "rpc/base/check.h"
+#include "rpc/base/child.h"
 #include "rpc/base/fd.h"
 #include "storage/image/vhd_file.h"
 #include "storage/image/vhd_parent.h"
@@ -76,12 +77,56 @@ static int raw_open(struct arena *a, const char *path, int64_t *offset)
     }
 }
 
+static void raw_get(const char *path, int64_t offset, uint8_t *bytes, size_t n)
+{
+    AUTO_ARENA a = arena_new();
+    AUTO_FD fd = raw_open(a, path, &offset);
+    ssize_t got = pread(fd, bytes, n, offset);
+
+    CHECK(got >= 0);
+}
+
+/* --- qcow2, by qemu's own tools ----------------------------------------------------------------------- */
+static void run(struct arena *a, const char *const *argv)
+{
+    struct child_spec spec = CHILD_SPEC_INIT;
+    char *output;
+    int status;
+
+    spec.argv = argv;
+    CHECK(child_run(a, &spec, 60000, 65536, &status, &output) == 0 && status == 0);
+}
+
+static void qcow2_put(const char *path, int64_t offset, const uint8_t *bytes, size_t n)
+{
+    AUTO_ARENA a = arena_new();
+
+    for (size_t at = 0; at < n; at += VHD_SECTOR) /* all of a sector alike, that is enough */
+        if (at == 0 || bytes[at] != bytes[at - 1])
+            run(a, (const char *const[]) { "qemu-io", "-f", "qcow2", "-c",
+                                           arena_printf(a, "write -P %u %lld %zu", bytes[at], (long long)offset + (long long)at, n - at), path, NULL });
+}
+
+static void qcow2_get(const char *path, int64_t offset, uint8_t *bytes, size_t n)
+{
+    AUTO_ARENA a = arena_new();
+    const char *whole = arena_printf(a, "%s.whole", path);
+
+    run(a, (const char *const[]) { "qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, whole, NULL });
+    raw_get(whole, offset, bytes, n);
+    unlink(whole);
+}
+
 void image_put(const char *format, const char *path, int64_t offset, const void *bytes, size_t n)
 {
     AUTO_ARENA a = arena_new();
     AUTO_FD fd = strcmp(format, "raw") == 0 ? raw_open(a, path, &offset) : file_open(path);
     struct vhd_file f;
 
+    if (strcmp(format, "qcow2") == 0) {
+        qcow2_put(path, offset, bytes, n);
+        return;
+    }
     if (strcmp(format, "raw") == 0) {
         CHECK(fd_pwrite_all(fd, bytes, n, offset) == 0 && fsync(fd) == 0);
         return;
@@ -106,15 +151,6 @@ static bool own_sector(const struct vhd_file *f, int64_t offset, uint8_t *bytes)
     return true;
 }
 
-static void raw_get(const char *path, int64_t offset, uint8_t *bytes, size_t n)
-{
-    AUTO_ARENA a = arena_new();
-    AUTO_FD fd = raw_open(a, path, &offset);
-    ssize_t got = pread(fd, bytes, n, offset);
-
-    CHECK(got >= 0);
-}
-
 void image_get(const char *format, const char *path, int64_t offset, void *bytes, size_t n)
 {
     AUTO_ARENA a = arena_new();
@@ -126,6 +162,10 @@ void image_get(const char *format, const char *path, int64_t offset, void *bytes
     memset(out, 0, n);
     if (strcmp(format, "raw") == 0) {
         raw_get(path, offset, out, n);
+        return;
+    }
+    if (strcmp(format, "qcow2") == 0) {
+        qcow2_get(path, offset, out, n);
         return;
     }
     fd = file_open(path);

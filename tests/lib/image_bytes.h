@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "raw" or "vhd" (no fixed ones). */
+/* "raw", "vhd" (no fixed ones) or "qcow2" (bytes that are all the same). */
 void image_put(const char *format, const char *path, int64_t offset, const void *, size_t n);
 void image_get(const char *format, const char *path, int64_t offset, void *, size_t n); /* parents too */
 /* What a VHD itself holds is written into another one: at most max_blocks of its blocks. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Guests on disks that tapds serve: the processes killed, the daemon killed, plugs, media, suspend, moves with
 disks that cannot be opened. Every guest proves its blocks; nothing is left behind."""
+import http.client
 import os
 import signal
 import sys
@@ -30,9 +31,12 @@ def proves_its_blocks(pool, vm):
 
 
 def verified(pool, vm):
-    data = P.wait_until("the guest's verdict", lambda: pool.guest_data(vm).get("sim/verify") and pool.guest_data(vm), 30)
-    assert data["sim/verify"] == "ok", data
-    assert int(data["sim/blocks_verified"]) > 0, data
+    def verdict():
+        data = pool.guest_data(vm)
+        return data.get("sim/verify", "ok") != "ok" or int(data.get("sim/blocks_verified", 0)) > 0 and data
+
+    data = P.wait_until("the guest's verdict on its blocks", verdict, 30)
+    assert data is not True and data["sim/verify"] == "ok", pool.guest_data(vm)
     P.wait_until(HAS_HIS_DISKS, pool.disks_settled, 20)
 
 
@@ -81,7 +85,6 @@ def xapi_killed(pool, vm):
     host.start()
     login(pool)
     P.wait_until(HAS_HIS_DISKS, pool.disks_settled, 20)
-    print("a tapd whose directory was lost is made again; the guest's own connection is not", flush=True)
     pool.api("VM.hard_reboot", vm)
     goes_on(pool, vm)
     proves_its_blocks(pool, vm)
@@ -128,19 +131,27 @@ def media(pool, vm):
     sr = pool.api("SR.create", pool.host_ref(1), {"location": isos}, "0", "ISOs", "", "iso", "iso", False, {})
     iso = pool.api("SR.get_VDIs", sr)[0]
     other = pool.make_vm("other drive")
-    vbds = [pool.api("VBD.create", {"VM": v, "VDI": iso, "userdevice": "3", "bootable": False, "mode": "RO", "type": "CD", "empty": False})
-            for v in (vm, other)]
-    pool.api("VBD.plug", vbds[0])
+    drive = next(v for v in pool.api("VM.get_VBDs", vm) if pool.api("VBD.get_type", v) == "CD")
+    pool.api("VBD.create", {"VM": other, "VDI": iso, "userdevice": "3", "bootable": False, "mode": "RO", "type": "CD", "empty": False})
     pool.api("VM.start_on", other, pool.host_ref(1), False, False)
+    pool.api("VBD.insert", drive, iso)
     assert pool.disks_settled()
     assert any(len(users) == 2 for _, users in pool.hosts[0].served().values()), pool.hosts[0].served()
     pool.api("VM.hard_shutdown", other)
     assert pool.disks_settled()
-    pool.api("VBD.eject", vbds[0])
+    pool.api("VBD.eject", drive)
     assert pool.disks_settled()
-    pool.api("VBD.insert", vbds[0], iso)
+    pool.hosts[0].ctl("fault", "arm", "tap.activate=error@1")
+    try:
+        pool.api("VBD.insert", drive, iso)
+        raise AssertionError("it cannot be inserted")
+    except P.Failure as e:
+        assert e.code == "SR_BACKEND_FAILURE", e
+    pool.hosts[0].ctl("fault", "disarm")
     assert pool.disks_settled()
-    pool.api("VBD.eject", vbds[0])
+    pool.api("VBD.insert", drive, iso)
+    assert pool.disks_settled()
+    pool.api("VBD.eject", drive)
     pool.api("VM.destroy", other)
 
 
@@ -186,14 +197,65 @@ def moves(pool, vm):
     proves_its_blocks(pool, vm)
 
 
+def restart(pool, host, faults):
+    host.stop()
+    host.env = {"FAULTS": faults} if faults else {}
+    host.start()
+    login(pool)
+
+
+def dies(pool, host, call):
+    """'call' meets the armed fault: the host's daemon ends in the middle of it, and is started again."""
+    try:
+        call()
+        print("the call said success", flush=True)
+    except (P.Failure, OSError, http.client.HTTPException) as e:
+        print("the call said", repr(e)[:80], flush=True)
+    P.wait_until("the daemon to die", lambda: host.process.poll() is not None, 30)
+    host.process, host.env = None, {}
+    host.start()
+    login(pool)
+
+
+def at_rest(pool, vm):
+    return not pool.api("VM.get_current_operations", vm) and pool.api("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
+
+
+def killed_on_the_way(pool, vm):
+    """xapi dies at every step of attaching and detaching, as member and as coordinator: then the VM runs with its disks
+    or stands without them, and starts again."""
+    pool.api("VM.hard_shutdown", vm)
+    for host in (pool.hosts[1], pool.hosts[0]):
+        for point in ("sr.vdi_attach", "tap.attach", "tap.start", "tap.activate", "sr.vdi_activate", "sr.vdi_detach"):
+            restart(pool, host, f"{point}=crash@1")
+            here = pool.host_ref(host.index)
+            start = lambda: pool.api("VM.start_on", vm, here, False, False)  # noqa: E731
+            if point == "sr.vdi_detach":
+                start()
+                dies(pool, host, lambda: pool.api("VM.hard_shutdown", vm))
+            else:
+                dies(pool, host, start)
+            P.wait_until("the VM to be at rest", lambda: at_rest(pool, vm), 30)
+            P.wait_until(HAS_HIS_DISKS, pool.disks_settled, 30)
+            state = pool.api("VM.get_power_state", vm)
+            print(f"host {host.index} killed at {point}: {state}", flush=True)
+            if state == "Halted":
+                start()
+            goes_on(pool, vm)
+            pool.api("VM.hard_shutdown", vm)
+            assert pool.disks_settled()
+    pool.api("VM.start_on", vm, pool.host_ref(1), False, False)
+
+
 def main():
     with P.Pool(hosts=2, options={"allow-faults": "true"}) as pool:
         pool.make_shared_sr()
         vm = pool.make_vm("writer", sr=pool.shared_sr, platform=PLATFORM)
+        pool.api("VBD.create", {"VM": vm, "VDI": "OpaqueRef:NULL", "userdevice": "3", "bootable": False, "mode": "RO", "type": "CD", "empty": True})
         pool.api("VM.start_on", vm, pool.host_ref(1), False, False)
         P.wait_until("tools to report", lambda: pool.guest_data(vm).get("feature-suspend") == "1", 20)
         goes_on(pool, vm)
-        for part in (tapd_killed, plugs, media, suspended, moves, xapi_killed):
+        for part in (tapd_killed, plugs, media, suspended, moves, xapi_killed, killed_on_the_way):
             part(pool, vm)
             print(part.__name__, "- done", flush=True)
         pool.api("VM.hard_shutdown", vm)

@@ -2,6 +2,7 @@
 """Disks in and out over HTTP (raw, VHD, deltas, as the known clients ask for them) and over NBD with TLS, between real
 daemons; checked with qemu-img, curl and libnbd's tools, then hostile and broken requests."""
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -253,8 +254,9 @@ def nbd(w):
             s.recv(18)
             s.sendall(junk)
             s.settimeout(20)
-            while s.recv(4096):
-                pass
+            with contextlib.suppress(ConnectionResetError):
+                while s.recv(4096):
+                    pass
             s.close()
     w.api("VDI.destroy", vdi)
     w.idle()

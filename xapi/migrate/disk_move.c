@@ -239,6 +239,16 @@ static void note_result(struct mover *m)
         task_note(m->c, keys[i][1], arena_printf(m->c->arena, "%lld", (long long)value_get_int(&m->status, keys[i][0], 0)));
 }
 
+/* After the switch its figures are with the target. */
+static void target_status(struct mover *m)
+{
+    const struct member args[] = { member_of("sr", value_string(m->to_uuid)), member_of("location", value_string(m->to_location)) };
+    struct value status;
+
+    if (verb(m, &m->calm, "vdi.mirror_status", args, ARRAY_LEN(args), &status) == NULL && value_get(&status, "mirror_sent") != NULL)
+        m->status = status;
+}
+
 static struct error *step_commit(struct mover *m)
 {
     return disk_move_commit(&m->calm, m->move);
@@ -288,7 +298,7 @@ static struct error *run_steps(struct mover *m)
     for (unsigned i = 0; i < ARRAY_LEN(steps); i++) {
         struct error *e = run_step(m, &steps[i]);
         if (steps[i].run == step_switch && e == NULL) {
-            (void)!status_read(m);
+            target_status(m);
             note_result(m);
         }
         if (e == NULL)

@@ -70,7 +70,9 @@ static struct error *suspend(void *ctx, struct call *c, const void **context_r, 
         return NULL;
     }
     struct error *e = suspend_error(c, s, rc < 0 ? rc : -EPROTO, acknowledged);
-    if (fd >= 0 && resume(ctx, c) != NULL)
+    bool asked = fd >= 0;
+    fd_close(&fd); /* a guest that still waits for a disk sees it, and runs on */
+    if (asked && resume(ctx, c) != NULL)
         log_debug("guest %d could not be told to run on", s->domain->domid);
     return e;
 }

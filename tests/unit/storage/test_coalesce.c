@@ -24,11 +24,11 @@ static const char *snapshot(struct file_world *w, const char *location)
 }
 
 /* A chain of three bases below a leaf: 'a' written first, then 'b' at 4 MiB, 'c' at 8 MiB, 'd' at 0. */
-static const char *chain(struct file_world *w)
+static const char *chain_of(struct file_world *w, const char *format)
 {
     const char *vdi, *snaps[3];
 
-    file_world_init(w, NULL, "vhd");
+    file_world_init(w, NULL, format);
     vdi = file_world_vdi(w, 16 * MIB, "");
     file_world_put(w, vdi, 0, 'a');
     snaps[0] = snapshot(w, vdi);
@@ -41,6 +41,11 @@ static const char *chain(struct file_world *w)
     for (int i = 0; i < 3; i++)
         file_ok(driver->vdi_destroy(w->c, &w->sr, snaps[i]));
     return vdi;
+}
+
+static const char *chain(struct file_world *w)
+{
+    return chain_of(w, "vhd");
 }
 
 static void check_chain(struct file_world *w, const char *vdi)
@@ -59,6 +64,21 @@ static void test_leaf_not_in_use(void **state)
     file_world_clean(&w);
     assert_int_equal(file_world_count(&w, true), 0);
     assert_int_equal(file_world_count(&w, false), 1);
+    check_chain(&w, vdi);
+    file_world_release(&w);
+}
+
+static void test_qcow2(void **state)
+{
+    struct file_world w;
+    const char *vdi = chain_of(&w, "qcow2");
+
+    file_world_guest(&w, vdi);
+    file_world_clean(&w); /* not while it is in use */
+    assert_int_equal(file_world_count(&w, true), 3);
+    file_ok(driver->vdi_deactivate(w.c, &w.sr, vdi));
+    file_world_clean(&w);
+    assert_int_equal(file_world_count(&w, true), 0);
     check_chain(&w, vdi);
     file_world_release(&w);
 }
@@ -209,6 +229,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_leaf_not_in_use),
+        cmocka_unit_test(test_qcow2),
         cmocka_unit_test(test_leaf_in_use),
         cmocka_unit_test(test_a_base_with_two_children_stays),
         cmocka_unit_test(test_a_leaf_that_grew),

@@ -337,44 +337,131 @@ static void test_lvm_leaves_others_alone(void **state)
     device_remove(&d);
 }
 
-/* Every command of every operation fails once; the next attach finds whole disks only. */
-static void test_lvm_failing_commands(void **state)
+/* --- lvm: every command of every operation fails, or is the last thing this process did ------------------------ */
+#define VDI "00000000-0000-4000-8000-0000000000aa"
+#define SNAP "00000000-0000-4000-8000-0000000000bb"
+#define MADE "00000000-0000-4000-8000-0000000000cc"
+
+static struct error *lvm_create(struct file_world *w)
 {
-    static const char *const commands[] = { "lvs", "lvcreate", "lvrename", "lvremove", "lvchange", "lvextend" };
+    const struct vdi_create_spec spec = { .uuid = MADE, .virtual_size = 4 * MIB, .format = "" };
+    struct vdi_stat stat;
+
+    return sr_driver_lvm.vdi_create(w->c, &w->sr, &spec, &stat);
+}
+
+static struct error *lvm_snapshot(struct file_world *w)
+{
+    struct vdi_stat stat;
+
+    return sr_driver_lvm.vdi_snapshot(w->c, &w->sr, VDI, MADE, &stat);
+}
+
+static struct error *lvm_revert(struct file_world *w)
+{
+    struct vdi_stat stat;
+
+    return sr_driver_lvm.vdi_revert(w->c, &w->sr, VDI, SNAP, &stat);
+}
+
+static struct error *lvm_resize(struct file_world *w)
+{
+    struct vdi_stat stat;
+
+    return sr_driver_lvm.vdi_resize(w->c, &w->sr, VDI, 8 * MIB, &stat);
+}
+
+static struct error *lvm_destroy(struct file_world *w)
+{
+    return sr_driver_lvm.vdi_destroy(w->c, &w->sr, MADE);
+}
+
+static const struct { struct error *(*run)(struct file_world *); const char *command; } lvm_steps[] = {
+    { lvm_create, "lvcreate" },   { lvm_create, "lvrename" },   { lvm_destroy, "lvremove" }, { lvm_snapshot, "lvcreate" },
+    { lvm_snapshot, "lvrename" }, { lvm_destroy, "lvremove" },  { lvm_resize, "lvchange" },  { lvm_resize, "lvextend" },
+    { lvm_revert, "lvcreate" },   { lvm_revert, "lvrename" },   { lvm_revert, "lvremove" },
+};
+
+/* A process of its own: --run <step> <device> <base directory> <sr uuid>. */
+static void lvm_killed(char **argv)
+{
+    struct file_world w;
+
+    fault_init_from_env();
+    sr_drivers_base(argv[4]);
+    file_world_make(&w, "/nowhere", "");
+    w.sr.driver = &sr_driver_lvm;
+    w.sr.uuid = argv[5];
+    w.config[0] = member_of("device", value_string(argv[3]));
+    file_world_attach(&w);
+    exit(lvm_steps[strtoul(argv[2], NULL, 10)].run(&w) == NULL ? 0 : 1);
+}
+
+/* True where the step has no nth command of that name. */
+static bool lvm_kill(struct file_world *w, struct device *d, unsigned step, unsigned nth)
+{
+    struct arena *a = w->c->arena;
+    const char *const argv[] = { "/proc/self/exe", "--run", arena_printf(a, "%u", step), d->path, sr_drivers_base_dir(), w->sr.uuid, NULL };
+    const char *const env[] = { arena_printf(a, "FAULTS=sr.lvm.%s.run=crash@%u", lvm_steps[step].command, nth),
+                                "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+    struct child_spec spec = CHILD_SPEC_INIT;
+    char *output;
+    int status;
+
+    spec.argv = argv;
+    spec.env = env;
+    assert_int_equal(child_run(a, &spec, 60000, 65536, &status, &output), 0);
+    if (WIFSIGNALED(status))
+        return false;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("%s: %#x %s", argv[2], (unsigned)status, output);
+    return true;
+}
+
+static void lvm_check(struct file_world *w, unsigned step)
+{
+    char now;
+
+    file_world_reattach(w);
+    assert_in_range(file_world_count(w, false), 2, 3);
+    assert_int_equal(file_world_get(w, SNAP, 0), 'a');
+    now = file_world_get(w, VDI, 0);
+    assert_true(now == 'b' || (now == 'a' && lvm_steps[step].run == lvm_revert));
+    file_world_put(w, VDI, 0, 'b');
+}
+
+static void test_lvm_at_every_command(void **state)
+{
     struct device d;
     struct file_world w;
     struct vdi_stat stat;
-    const char *vdi, *snap;
+    const struct vdi_create_spec spec = { .uuid = VDI, .virtual_size = 4 * MIB, .format = "raw" };
 
     if (!device_make(&d, 300 * MIB))
         skip();
     world_on(&w, &d, &sr_driver_lvm);
     file_world_attach(&w);
-    vdi = file_world_vdi(&w, 4 * MIB, "");
-    file_world_put(&w, vdi, 0, 'a');
-    snap = snapshot(&w, vdi);
-    for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
-        for (unsigned n = 1; n <= 3; n++) {
-            struct error *error;
-            int64_t size = stat.virtual_size;
-
-            file_world_put(&w, vdi, 0, 'b');
-            assert_true(fault_arm(arena_printf(w.c->arena, "sr.lvm.%s.run=error@%u", commands[i], n)));
-            error = sr_driver_lvm.vdi_revert(w.c, &w.sr, vdi, snap, &stat);
+    file_ok(sr_driver_lvm.vdi_create(w.c, &w.sr, &spec, &stat));
+    file_world_put(&w, VDI, 0, 'a');
+    file_ok(sr_driver_lvm.vdi_snapshot(w.c, &w.sr, VDI, SNAP, &stat));
+    file_world_put(&w, VDI, 0, 'b');
+    for (unsigned step = 0; step < ARRAY_LEN(lvm_steps); step++) {
+        for (unsigned nth = 1; !lvm_kill(&w, &d, step, nth); nth++) {
+            assert_true(nth < 20);
+            lvm_check(&w, step);
+            assert_true(fault_arm(arena_printf(w.c->arena, "sr.lvm.%s.run=error@%u", lvm_steps[step].command, nth)));
+            (void)lvm_steps[step].run(&w);
             fault_disarm(NULL);
-            file_world_reattach(&w);
-            assert_int_equal(file_world_count(&w, false), 2);
-            assert_int_equal(file_world_get(&w, snap, 0), 'a');
-            assert_int_equal(file_world_get(&w, vdi, 0), error == NULL ? 'a' : file_world_get(&w, vdi, 0));
-            (void)size;
+            lvm_check(&w, step);
         }
+        lvm_check(&w, step);
     }
     file_ok(sr_driver_lvm.sr_detach(w.c, &w.sr));
     world_end(&w);
     device_remove(&d);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ext4),
@@ -386,8 +473,10 @@ int main(void)
         cmocka_unit_test(test_lvm_volumes_read_as_zeros),
         cmocka_unit_test(test_lvm_without_room),
         cmocka_unit_test(test_lvm_leaves_others_alone),
-        cmocka_unit_test(test_lvm_failing_commands),
+        cmocka_unit_test(test_lvm_at_every_command),
     };
 
+    if (argc == 6 && strcmp(argv[1], "--run") == 0)
+        lvm_killed(argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,6 +144,11 @@ static void test_tree_of_vhd(void **state)
     check_tree("vhd");
 }
 
+static void test_tree_of_qcow2(void **state)
+{
+    check_tree("qcow2");
+}
+
 static void test_copies_of_raw(void **state)
 {
     check_tree("raw");
@@ -277,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_default_format_is_vhd),
         cmocka_unit_test(test_foreign_files_are_ignored),
         cmocka_unit_test(test_tree_of_vhd),
+        cmocka_unit_test(test_tree_of_qcow2),
         cmocka_unit_test(test_copies_of_raw),
         cmocka_unit_test(test_clones_of_a_snapshot_make_no_chain),
         cmocka_unit_test(test_chain_has_an_end),

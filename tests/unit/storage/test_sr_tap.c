@@ -293,6 +293,9 @@ static void test_mirror(void **state)
     ok(&w, vdi_mirror_switch(w.c, w.storage, sr, location));
     assert_false(tap_exists(w.taps, key_of(&w, 0, location)));
     assert_string_equal(mirror_state(&w, location), "switched");
+    struct value status; /* what it was like is told afterwards */
+    ok(&w, vdi_mirror_status(w.c, w.storage, sr, location, &status));
+    assert_string_equal(value_get_string(&status, "mirror_total", ""), "100");
     ok(&w, vdi_mirror_switch(w.c, w.storage, sr, location));
     fails(vdi_mirror_abort(w.c, w.storage, sr, location), "switched already");
     assert_string_equal(attach(&w, 1, to, &vbd), uri);

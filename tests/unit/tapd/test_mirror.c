@@ -1,7 +1,11 @@
 #include "storage/tapd/mirror.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
+#include "rpc/base/fd.h"
+#include "storage/tapd/mirror_pace.h"
+#include "tests/lib/tempdir.h"
 #include "tests/unit/tapd/mirror_world.h"
 
 #define KIB 1024
@@ -525,6 +529,363 @@ static void test_merge_copies_only_what_is_its_own(void **state)
     }
 }
 
+/* --- killed and started again ------------------------------------------------------------------------------------ */
+
+/* What a kill leaves: the disks and the map as they are this moment, and a guest that will repeat what it was not
+ * answered. */
+struct remains {
+    uint8_t *source, *target, *source_held, *target_held, *model, *moment;
+    char *map;
+    size_t map_len;
+    struct block_request repeat[WORLD_GUESTS];
+    uint8_t *data[WORLD_GUESTS];
+    unsigned n_repeat;
+    int64_t dirty;
+};
+
+static uint8_t *copy_of(struct world *w, const void *bytes, int64_t n) { return arena_memdup(w->arena, bytes, (size_t)n); }
+
+static void remains_take(struct world *w, struct arena *a, struct remains *r)
+{
+    struct mirror_status s;
+    struct arena *own = w->arena;
+
+    memset(r, 0, sizeof(*r));
+    w->arena = a;
+    r->source = copy_of(w, w->source->bytes, w->size);
+    r->target = copy_of(w, w->target->bytes, w->size);
+    r->source_held = copy_of(w, w->source->held, w->size / 4096 + 1);
+    r->target_held = copy_of(w, w->target->held, w->size / 4096 + 1);
+    r->model = copy_of(w, w->model, w->size);
+    r->moment = copy_of(w, w->moment, w->size);
+    for (unsigned i = 0; i < WORLD_GUESTS; i++) {
+        const struct guest_op *g = &w->guests[i];
+        if (!g->busy || g->r.op == BLOCK_READ || g->r.op == BLOCK_FLUSH)
+            continue;
+        r->data[r->n_repeat] = copy_of(w, g->buffer, 512 * SECTOR);
+        r->repeat[r->n_repeat++] = g->r;
+    }
+    w->arena = own;
+    assert_int_equal(file_read(a, w->options.map_path, 1 << 24, &r->map, &r->map_len), 0);
+    world_status(w, &s);
+    r->dirty = s.dirty;
+}
+
+static void remains_revive(struct world *w, const struct remains *r)
+{
+    memcpy(w->source->bytes, r->source, (size_t)w->size);
+    memcpy(w->target->bytes, r->target, (size_t)w->size);
+    memcpy(w->source->held, r->source_held, (size_t)w->size / 4096 + 1);
+    memcpy(w->target->held, r->target_held, (size_t)w->size / 4096 + 1);
+    memcpy(w->model, r->model, (size_t)w->size);
+    memcpy(w->moment, r->moment, (size_t)w->size);
+    assert_int_equal(file_replace(w->options.map_path, r->map, r->map_len, 0600), 0);
+    w->serial = 1 << 20;
+}
+
+static void remains_repeat(struct world *w, const struct remains *r)
+{
+    for (unsigned i = 0; i < r->n_repeat; i++) {
+        struct guest_op *g = &w->guests[i];
+        g->w = w;
+        g->busy = true;
+        w->n_guests++;
+        memcpy(g->buffer, r->data[i], 512 * SECTOR);
+        g->r = (struct block_request){ .op = r->repeat[i].op, .offset = r->repeat[i].offset, .length = r->repeat[i].length,
+                                       .buffer = g->buffer, .done = guest_done, .owner = g };
+        claim(w, &g->r, true);
+        block_submit(w->layer, &g->r);
+    }
+}
+
+static void one_kill(uint32_t seed, enum mirror_mode mode, const char *map_path)
+{
+    struct world w, again;
+    struct mirror_options options;
+    struct remains r;
+    AUTO_ARENA a = arena_new();
+    int64_t size = random_size(&w, seed);
+
+    world_make(&w, seed, size);
+    vary(&w);
+    world_later(&w);
+    w.options.mode = mode;
+    w.options.map_path = map_path;
+    w.options.source = "raw:/source";
+    options = w.options;
+    world_start(&w);
+    if (pick(&w, 3) == 0)
+        mirror_switch(w.layer, world_commit, &w);
+    enum mirror_state s = world_run(&w, pick(&w, 1200), 40);
+    assert_int_not_equal(s, MIRROR_FAILED);
+    bool killed = s != MIRROR_SWITCHED;
+    if (killed)
+        remains_take(&w, a, &r);
+    world_finish(&w, !killed);
+    world_free(&w);
+    if (!killed)
+        return;
+    world_make(&again, seed + 1, size);
+    again.options = options;
+    remains_revive(&again, &r);
+    world_later(&again);
+    world_start(&again);
+    remains_repeat(&again, &r);
+    struct mirror_status now;
+    world_status(&again, &now);
+    assert_int_not_equal(now.state, MIRROR_FAILED);
+    if (mode == MIRROR_POINT || mode == MIRROR_COPY) {
+        assert_int_equal(world_run(&again, 100000, mode == MIRROR_POINT ? 5 : 0), MIRROR_DONE);
+        if (mode == MIRROR_POINT)
+            assert_same(again.target->bytes, again.moment, size, "the target and the moment");
+    } else {
+        mirror_switch(again.layer, world_commit, &again);
+        drive_to_switch(&again);
+    }
+    world_finish(&again, mode != MIRROR_POINT && mode != MIRROR_COPY);
+    world_free(&again);
+}
+
+static void test_kill_and_resume(void **state)
+{
+    AUTO_TEMPDIR dir = { 0 };
+    tempdir_make(&dir);
+    const char *map_path = tempdir_file(&dir, "map");
+
+    for (uint32_t seed = 1; seed <= runs(400); seed++)
+        one_kill(seed, seed % 3 == 0 ? MIRROR_POINT : MIRROR_FOLLOW, map_path);
+}
+
+/* Only what the kill left undone is sent again. */
+static void test_resume_sends_only_the_rest(void **state)
+{
+    AUTO_TEMPDIR dir = { 0 };
+    AUTO_ARENA a = arena_new();
+    struct world w, again;
+    struct mirror_status s = { 0 };
+    struct remains r;
+    tempdir_make(&dir);
+
+    world_make(&w, 200, 32 * MIB);
+    memory_block_fill(w.source, 0, w.size, 7);
+    memset(w.model, 7, (size_t)w.size);
+    w.options.map_path = tempdir_file(&dir, "map");
+    world_later(&w);
+    world_start(&w);
+    while (s.copied < 24 * MIB) {
+        world_step(&w, 0);
+        world_status(&w, &s);
+    }
+    remains_take(&w, a, &r);
+    world_make(&again, 201, 32 * MIB);
+    again.options = w.options;
+    world_finish(&w, false);
+    world_free(&w);
+    world_of_remote = &again;
+    remains_revive(&again, &r);
+    world_start(&again);
+    mirror_switch(again.layer, world_commit, &again);
+    assert_int_equal(world_run(&again, 100000, 0), MIRROR_SWITCHED);
+    world_status(&again, &s);
+    assert_true(s.sent <= r.dirty && r.dirty <= 8 * MIB);
+    world_finish(&again, true);
+    world_free(&again);
+}
+
+/* A mirror that failed is not followed any more: its map must not be believed after a kill. */
+static void test_map_of_a_failed_mirror_is_not_resumed(void **state)
+{
+    AUTO_TEMPDIR dir = { 0 };
+    AUTO_ARENA a = arena_new();
+    struct world w, again;
+    struct remains r;
+    tempdir_make(&dir);
+
+    world_make(&w, 202, 2 * MIB);
+    w.options.map_path = tempdir_file(&dir, "map");
+    world_start(&w);
+    while (world_state(&w) != MIRROR_FOLLOWING)
+        world_step(&w, 10);
+    assert_true(fault_arm("mirror.write=error@1"));
+    assert_int_equal(world_run(&w, 10000, 30), MIRROR_FAILED);
+    for (unsigned i = 0; i < 200; i++)
+        world_step(&w, 50);
+    world_quiet(&w);
+    remains_take(&w, a, &r);
+    struct mirror_options options = w.options;
+    world_finish(&w, false);
+    world_free(&w);
+    world_make(&again, 203, 2 * MIB);
+    again.options = options;
+    remains_revive(&again, &r);
+    world_start(&again);
+    mirror_switch(again.layer, world_commit, &again); /* all over again: the target is equal at the end all the same */
+    drive_to_switch(&again);
+    struct mirror_status s;
+    world_status(&again, &s);
+    world_finish(&again, true);
+    world_free(&again);
+}
+
+static void test_closed_in_the_middle_leaves_its_map(void **state)
+{
+    AUTO_TEMPDIR dir = { 0 };
+    struct world w;
+    tempdir_make(&dir);
+
+    world_make(&w, 204, 8 * MIB);
+    w.options.map_path = tempdir_file(&dir, "map");
+    world_start(&w);
+    world_run(&w, 3, 10);
+    world_quiet(&w);
+    assert_int_equal(block_close(w.layer), 0);
+    assert_true(w.source_closed && w.target_closed);
+    assert_int_equal(access(w.options.map_path, F_OK), 0);
+    world_free(&w);
+}
+
+/* --- budget, divergence ------------------------------------------------------------------------------------------- */
+
+/* A target with a link: it answers so many bytes a millisecond, in order. */
+static void link_step(struct world *w, int64_t bytes)
+{
+    static int64_t credit;
+
+    credit += bytes;
+    while (w->target->n_pending > 0 && credit >= (int64_t)w->target->pending[0].r->length) {
+        credit -= w->target->pending[0].r->length;
+        memory_block_step(w->target, 0);
+    }
+    if (w->target->n_pending == 0 && credit > bytes)
+        credit = bytes;
+    w->clock.now_us += 1000;
+    loop_turn(w->loop, 0);
+}
+
+static void write_somewhere(struct world *w, uint32_t length)
+{
+    uint8_t *bytes = w->guests[0].buffer;
+    int64_t at = (int64_t)pick(w, (uint32_t)(w->size / length)) * length;
+
+    memset(bytes, (int)(1 + pick(w, 255)), length);
+    assert_int_equal(memory_block_do(w->layer, NULL, BLOCK_WRITE, at, length, bytes), 0);
+    memcpy(w->model + at, bytes, length);
+}
+
+static void linked_world(struct world *w, uint32_t seed, bool proof)
+{
+    world_make(w, seed, 64 * MIB);
+    memory_block_fill(w->source, 0, w->size, 1);
+    memset(w->model, 1, (size_t)w->size);
+    w->target->later = true;
+    w->options.proof = proof;
+    world_start(w);
+}
+
+static void test_too_fast_a_writer_is_told(void **state)
+{
+    struct world w;
+    struct mirror_status s;
+    int64_t told = 0;
+
+    linked_world(&w, 300, false); /* 20 MB/s over the link, the guest writes 32 MB/s */
+    while (w.clock.now_us < 6000000) {
+        write_somewhere(&w, 32 * KIB);
+        link_step(&w, 20000);
+        world_status(&w, &s);
+        assert_int_equal(s.state, MIRROR_COPYING);
+        if (told == 0 && s.eta_us < 0)
+            told = w.clock.now_us;
+    }
+    assert_int_equal(s.eta_us, -1);
+    assert_in_range(told, 1, 3000000);
+    assert_in_range(s.left, 64 * MIB / 100 * 32, 64 * MIB / 100 * 46); /* 1 - 20/32.8 = 39 % */
+    assert_in_range(s.rate, 18000000, 22000000);
+    assert_in_range(s.write_rate, 31000000, 34000000);
+    w.target->later = false;
+    memory_block_step_all(w.target);
+    world_finish(&w, false);
+    world_free(&w);
+}
+
+static void test_slow_writer_converges_as_the_model_says(void **state)
+{
+    for (unsigned k = 1; k <= 2; k++) {
+        struct world w;
+        struct mirror_status s;
+        double left, write = 4096.0 * k * 1000;
+        linked_world(&w, 300 + k, false); /* 20 MB/s over the link, the guest 4 or 8 MB/s of 4 KiB */
+        double model = pace_model(64 * MIB, 20e6, write, 64 * MIB, 0, &left) * 1e6;
+        do {
+            for (unsigned i = 0; i < k; i++)
+                write_somewhere(&w, 4096);
+            link_step(&w, 20000);
+            world_status(&w, &s);
+            assert_true(s.eta_us >= 0);
+            if (w.clock.now_us > 1000000 && w.clock.now_us < 1002000)
+                assert_in_range(s.eta_us, (uint64_t)(model * 0.85) - 1000000, (uint64_t)(model * 1.15) - 1000000);
+        } while (s.state == MIRROR_COPYING);
+        assert_true((double)w.clock.now_us <= model * 1.05);
+        w.target->later = false;
+        memory_block_step_all(w.target);
+        world_finish(&w, false);
+        world_free(&w);
+    }
+}
+
+static void test_pause_keeps_the_budget(void **state)
+{
+    for (unsigned seed = 1; seed <= 20; seed++) {
+        struct world w;
+        struct mirror_status s;
+        linked_world(&w, 400 + seed, true);
+        w.options.budget_us = 0;
+        mirror_set(w.layer, -1, 30000);
+        mirror_switch(w.layer, world_commit, &w);
+        do {
+            if (pick(&w, 6) == 0)
+                guest_act(&w);
+            link_step(&w, 50000);
+            world_status(&w, &s);
+            assert_true(w.clock.now_us < 60000000);
+        } while (s.state != MIRROR_SWITCHED);
+        assert_in_range(s.pause_us, 0, 30000);
+        w.target->later = false;
+        memory_block_step_all(w.target);
+        world_finish(&w, true);
+        world_free(&w);
+    }
+}
+
+static void test_cap_can_be_changed_while_it_runs(void **state)
+{
+    struct world w;
+    struct mirror_status s;
+
+    world_make(&w, 500, 64 * MIB);
+    memory_block_fill(w.source, 0, w.size, 1);
+    memset(w.model, 1, (size_t)w.size);
+    w.options.bandwidth = 4 * MIB;
+    w.options.proof = false;
+    world_start(&w);
+    int64_t began = w.clock.now_us;
+    while (w.clock.now_us - began < 4000000) {
+        w.clock.now_us += 1000;
+        loop_turn(w.loop, 0);
+    }
+    world_status(&w, &s);
+    assert_in_range(s.sent, 15 * MIB, 17 * MIB);
+    assert_in_range(s.rate, 3800000, 4600000);
+    assert_in_range(s.eta_us, 10500000, 13500000);
+    mirror_set(w.layer, 0, -1);
+    world_run(&w, 100, 0);
+    world_status(&w, &s);
+    assert_int_equal(s.state, MIRROR_FOLLOWING);
+    assert_int_equal(s.sent, 64 * MIB);
+    world_finish(&w, false);
+    world_free(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -546,6 +907,14 @@ int main(void)
         cmocka_unit_test(test_point_is_the_moment_of_the_start),
         cmocka_unit_test(test_point_that_fails_lets_the_guest_go),
         cmocka_unit_test(test_merge_copies_only_what_is_its_own),
+        cmocka_unit_test(test_kill_and_resume),
+        cmocka_unit_test(test_resume_sends_only_the_rest),
+        cmocka_unit_test(test_map_of_a_failed_mirror_is_not_resumed),
+        cmocka_unit_test(test_closed_in_the_middle_leaves_its_map),
+        cmocka_unit_test(test_too_fast_a_writer_is_told),
+        cmocka_unit_test(test_slow_writer_converges_as_the_model_says),
+        cmocka_unit_test(test_pause_keeps_the_budget),
+        cmocka_unit_test(test_cap_can_be_changed_while_it_runs),
     };
 
     if (getenv("ONLY") != NULL)

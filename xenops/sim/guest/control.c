@@ -12,6 +12,7 @@
 #include "rpc/base/memory.h"
 
 #define PEER_TIMEOUT_S 10
+#define LOOK_MS 50
 
 struct request {
     struct guest_request head;
@@ -117,6 +118,22 @@ static void play_dead(int *fd, bool after_ack)
     held = fd_steal(fd);
 }
 
+static bool hung_up(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+    return poll(&p, 1, 0) > 0;
+}
+
+/* All threads at rest and the disks closed. False: a disk's server is away, and the toolstack did not wait for it. */
+static bool come_to_rest(struct guest *g, int fd)
+{
+    while (!gate_close_within(&g->gate, LOOK_MS))
+        if (hung_up(fd))
+            return false;
+    return disks_close(g, fd);
+}
+
 static void on_suspend(struct guest *g, int *fd)
 {
     const struct settings *s = &g->settings;
@@ -127,8 +144,11 @@ static void on_suspend(struct guest *g, int *fd)
     if (s->no_suspend_ack || s->suspend_hangs || s->cant_suspend_reason[0] != '\0')
         return play_dead(fd, s->suspend_hangs && !s->no_suspend_ack);
     answer(*fd, GUEST_ANSWER_ACK, NULL, 0);
-    gate_close(&g->gate);
-    disks_close(g);
+    if (!come_to_rest(g, *fd)) {
+        disks_open(g);
+        gate_open(&g->gate);
+        return;
+    }
     context_save(g, &context);
     state_set(g, GUEST_SUSPENDED);
     answer(*fd, GUEST_ANSWER_OK, &context, sizeof(context));

@@ -148,10 +148,10 @@ bool disk_remove(struct guest *g, const char *device)
     if (d->has_thread)
         pthread_join(d->thread, NULL);
     medium_give_up(&d->medium, DISK_LAST_MS);
-    medium_close(&d->medium);
+    medium_close(&d->medium, -1);
     medium_release(&d->medium);
     xfree(d->room);
-    *d = (struct disk){ .medium = { .fd = -1, .stop_fd = -1 } };
+    *d = (struct disk){ .medium = { .fd = -1, .timer_fd = -1, .stop_fd = -1 } };
     return true;
 }
 
@@ -164,11 +164,12 @@ void disks_open(struct guest *g)
         }
 }
 
-void disks_close(struct guest *g)
+bool disks_close(struct guest *g, int watch)
 {
     for (unsigned i = 0; i < GUEST_DISKS; i++)
-        if (g->disks[i].setting.device[0] != '\0')
-            medium_close(&g->disks[i].medium);
+        if (g->disks[i].setting.device[0] != '\0' && !medium_close(&g->disks[i].medium, watch))
+            return false;
+    return true;
 }
 
 void disk_give_up(struct guest *g, const char *device)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -24,7 +25,11 @@ static int file_open(struct disk_medium *m, bool writable, bool direct)
 static int medium_file_read(struct disk_medium *m, void *to, uint32_t n, int64_t at) { return fd_pread_all(m->fd, to, n, at); }
 static int medium_file_write(struct disk_medium *m, const void *from, uint32_t n, int64_t at) { return fd_pwrite_all(m->fd, from, n, at); }
 static int file_flush(struct disk_medium *m) { return fdatasync(m->fd) < 0 ? -errno : 0; }
-static void file_close(struct disk_medium *m) { fd_close(&m->fd); }
+static bool file_close(struct disk_medium *m, int watch)
+{
+    fd_close(&m->fd);
+    return true;
+}
 
 static const struct medium_ops file_ops = {
     .open = file_open, .read = medium_file_read, .write = medium_file_write, .flush = file_flush, .close = file_close,
@@ -108,11 +113,22 @@ static int remote_flush(struct disk_medium *m)
     return remote_do(m, &(struct remote_request){ .op = REMOTE_FLUSH });
 }
 
-static void remote_close(struct disk_medium *m)
+/* A flush error was the writes': nothing is lost that was not counted. */
+static bool remote_close(struct disk_medium *m, int watch)
 {
-    (void)!remote_flush(m); /* its error was the writes': nothing is lost that was counted */
+    struct epoll_event hung_up = { .events = EPOLLRDHUP };
+    struct pollfd timer = { .fd = m->timer_fd, .events = POLLIN };
+
+    if (watch >= 0)
+        CHECK(epoll_ctl(m->stop_fd, EPOLL_CTL_ADD, watch, &hung_up) == 0);
+    int rc = remote_flush(m);
+    if (watch >= 0)
+        CHECK(epoll_ctl(m->stop_fd, EPOLL_CTL_DEL, watch, NULL) == 0);
+    if (rc == -ECANCELED && poll(&timer, 1, 0) == 0)
+        return false;
     nbd_client_close(m->client);
     m->client = NULL;
+    return true;
 }
 
 static const struct medium_ops remote_ops = {
@@ -125,19 +141,24 @@ void medium_init(struct disk_medium *m, const char *path)
 {
     bool remote = nbd_uri_is(path);
 
-    *m = (struct disk_medium){ .ops = remote ? &remote_ops : &file_ops, .path = path, .fd = -1, .stop_fd = -1, .flushes = remote };
+    *m = (struct disk_medium){ .ops = remote ? &remote_ops : &file_ops, .path = path, .fd = -1, .timer_fd = -1, .stop_fd = -1, .flushes = remote };
     if (remote) {
-        m->stop_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        CHECK(m->stop_fd >= 0);
+        struct epoll_event over = { .events = EPOLLIN };
+
+        m->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        m->stop_fd = epoll_create1(EPOLL_CLOEXEC);
+        CHECK(m->timer_fd >= 0 && m->stop_fd >= 0 && epoll_ctl(m->stop_fd, EPOLL_CTL_ADD, m->timer_fd, &over) == 0);
     }
 }
 
 void medium_release(struct disk_medium *m)
 {
     CHECK(!m->open);
-    if (m->ops != NULL)
+    if (m->ops != NULL) {
+        fd_close(&m->timer_fd);
         fd_close(&m->stop_fd);
-    *m = (struct disk_medium){ .fd = -1, .stop_fd = -1 };
+    }
+    *m = (struct disk_medium){ .fd = -1, .timer_fd = -1, .stop_fd = -1 };
 }
 
 bool medium_is_remote(const struct disk_medium *m) { return m->ops == &remote_ops; }
@@ -154,17 +175,17 @@ int medium_read(struct disk_medium *m, void *to, uint32_t n, int64_t at) { retur
 int medium_write(struct disk_medium *m, const void *from, uint32_t n, int64_t at) { return m->open ? m->ops->write(m, from, n, at) : -ENOMEDIUM; }
 int medium_flush(struct disk_medium *m) { return m->open ? m->ops->flush(m) : 0; }
 
-void medium_close(struct disk_medium *m)
+bool medium_close(struct disk_medium *m, int watch)
 {
     if (m->open)
-        m->ops->close(m);
-    m->open = false;
+        m->open = !m->ops->close(m, watch);
+    return !m->open;
 }
 
 void medium_give_up(struct disk_medium *m, int64_t ms)
 {
     const struct itimerspec t = { .it_value = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 + 1 } };
 
-    if (m->stop_fd >= 0)
-        CHECK(timerfd_settime(m->stop_fd, 0, &t, NULL) == 0);
+    if (m->timer_fd >= 0)
+        CHECK(timerfd_settime(m->timer_fd, 0, &t, NULL) == 0);
 }

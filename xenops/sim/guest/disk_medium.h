@@ -18,7 +18,7 @@ struct medium_ops {
     int (*read)(struct disk_medium *, void *, uint32_t length, int64_t offset);
     int (*write)(struct disk_medium *, const void *, uint32_t length, int64_t offset);
     int (*flush)(struct disk_medium *);
-    void (*close)(struct disk_medium *);
+    bool (*close)(struct disk_medium *, int watch);
 };
 struct disk_medium {
     const struct medium_ops *ops;
@@ -26,7 +26,8 @@ struct disk_medium {
     bool open;
     bool flushes;     /* worth a flush now and then: somebody else keeps the data */
     int fd;           /* of a file */
-    int stop_fd;      /* timerfd: give up; NBD only */
+    int timer_fd;     /* when to give up; NBD only */
+    int stop_fd;      /* epoll: the timer, or what medium_close was told to watch */
     struct nbd_client *client; /* connected at the first request */
 };
 
@@ -39,8 +40,9 @@ NODISCARD int medium_open(struct disk_medium *, bool writable, bool direct);
 NODISCARD int medium_read(struct disk_medium *, void *, uint32_t length, int64_t offset);
 NODISCARD int medium_write(struct disk_medium *, const void *, uint32_t length, int64_t offset);
 NODISCARD int medium_flush(struct disk_medium *);
-/* After a flush, which waits as the others do. Closing what is closed is fine. */
-void medium_close(struct disk_medium *);
+/* After a flush, which waits as the others do, but not when the peer of 'watch' (a socket, or -1) hangs up: then
+ * false, and the medium stays open. Closing what is closed is fine. */
+bool medium_close(struct disk_medium *, int watch);
 /* Requests, also later ones, wait for at most ms from now on all together. From any thread; for good. */
 void medium_give_up(struct disk_medium *, int64_t ms);
 

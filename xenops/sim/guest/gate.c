@@ -31,18 +31,31 @@ void gate_rest(struct gate *g, int64_t ms)
         cond_wait_ms(&g->changed, &g->lock, ms);
 }
 
-static void set(struct gate *g, bool open)
+void gate_open(struct gate *g)
 {
     LOCK_SCOPE(&g->lock);
 
-    atomic_store(&g->open, open);
+    atomic_store(&g->open, true);
     cond_broadcast(&g->changed);
-    while (!open && g->working > 0)
-        cond_wait(&g->empty, &g->lock);
 }
 
-void gate_open(struct gate *g) { set(g, true); }
-void gate_close(struct gate *g) { set(g, false); }
+void gate_close(struct gate *g)
+{
+    while (!gate_close_within(g, INT32_MAX))
+        ;
+}
+
+bool gate_close_within(struct gate *g, int64_t ms)
+{
+    LOCK_SCOPE(&g->lock);
+
+    atomic_store(&g->open, false);
+    cond_broadcast(&g->changed);
+    while (g->working > 0)
+        if (!cond_wait_ms(&g->empty, &g->lock, ms))
+            break;
+    return g->working == 0;
+}
 
 void gate_wake(struct gate *g)
 {

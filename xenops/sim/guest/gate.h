@@ -29,6 +29,7 @@ static inline bool gate_closing(const struct gate *g) { return !atomic_load_expl
 
 void gate_open(struct gate *);
 void gate_close(struct gate *);
+bool gate_close_within(struct gate *, int64_t ms); /* false: somebody still works, but nobody begins */
 void gate_wake(struct gate *); /* after a stop flag was raised */
 
 #endif

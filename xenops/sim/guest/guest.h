@@ -92,7 +92,8 @@ void vcpus_start(struct guest *); /* the threads, once */
 bool disk_add(struct guest *, const struct disk_setting *, bool fresh); /* fresh: what the witness knew is void */
 bool disk_remove(struct guest *, const char *device);
 void disks_open(struct guest *);
-void disks_close(struct guest *); /* flushed; waits for servers that are away */
+/* Flushed; waits for servers that are away, but not when the peer of 'watch' (a socket, or -1) hangs up: then false. */
+bool disks_close(struct guest *, int watch);
 /* For a disk that goes, or a guest that ends: its requests wait for at most DISK_LAST_MS more. From any state of the gate. */
 #define DISK_LAST_MS 5000
 void disk_give_up(struct guest *, const char *device);

@@ -28,7 +28,7 @@ static void finish(struct guest *g)
     disks_give_up(g);
     gate_close(&g->gate);
     if (how != GUEST_END_CRASH)
-        disks_close(g);
+        disks_close(g, -1);
     if (how != GUEST_END_NONE && file_replace("end", end_names[how], strlen(end_names[how]), 0600) < 0)
         fprintf(stderr, "xapi-guest: cannot record the end (%s)\n", end_names[how]);
     atomic_store(&g->control->state, GUEST_ENDED);
@@ -52,7 +52,7 @@ int main(int argc, char **argv)
     g->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (unsigned i = 0; i < GUEST_DISKS; i++)
-        g->disks[i].medium.fd = g->disks[i].medium.stop_fd = -1;
+        g->disks[i].medium.fd = g->disks[i].medium.timer_fd = g->disks[i].medium.stop_fd = -1;
     gate_init(&g->gate);
     if (!settings_read(g->arena, "settings", &g->settings) || !ram_create(g))
         return 1;
