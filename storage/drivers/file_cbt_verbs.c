@@ -22,7 +22,9 @@ static struct error *with_paused(struct call *c, struct sr *sr, const char *loca
 
     TRY(image_find(c, fs->dir, sr->uuid, location, &image));
     TRY(live->pause(live->ctx, c, location, &active));
-    error = fn(c, sr, &image);
+    error = active ? NULL : file_not_elsewhere(c, sr, &image);
+    if (error == NULL)
+        error = fn(c, sr, &image);
     where = file_where(c, sr, &image);
     resumed = live->resume(live->ctx, c, location, active ? &where : NULL);
     return error != NULL ? error : resumed;

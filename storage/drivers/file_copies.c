@@ -101,6 +101,7 @@ struct error *file_vdi_revert(struct call *c, struct sr *sr, const char *locatio
     TRY(image_find(c, fs->dir, sr->uuid, uuid, &snapshot));
     if (old.ops != snapshot.ops)
         return driver_refused(c, "38", "%s is %s, its snapshot is %s", location, old.ops->format, snapshot.ops->format);
+    TRY(file_not_elsewhere(c, sr, &old));
     TRY(file_tree_begin(c, sr));
     error = file_cbt_fill(c, fs->dir, location, snapshot.virtual_size);
     file_tree_end(sr);

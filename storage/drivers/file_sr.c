@@ -240,6 +240,13 @@ struct vdi_where file_where(struct call *c, struct sr *sr, const struct image *i
     };
 }
 
+struct error *file_not_elsewhere(struct call *c, struct sr *sr, const struct image *image)
+{
+    if (sr->shared && image_is_locked(image, true))
+        return driver_refused(c, "46", "%s is in use on another host", image->location);
+    return NULL;
+}
+
 /* --- making, removing, sizing ------------------------------------------------------------------------ */
 static struct error *size_round(struct call *c, const struct image_ops *ops, const char *location, int64_t size, int64_t *size_r)
 {
@@ -367,7 +374,9 @@ static struct error *grow_live(struct call *c, struct sr *sr, const struct image
 
     TRY(driver_step(c, "file", "resize", "pause"));
     TRY(live->pause(live->ctx, c, image->location, &active));
-    error = grow(c, sr, image, size);
+    error = active ? NULL : file_not_elsewhere(c, sr, image);
+    if (error == NULL)
+        error = grow(c, sr, image, size);
     if (error == NULL && active)
         error = live->resized(live->ctx, c, image->location, size);
     resumed = live->resume(live->ctx, c, image->location, NULL);

@@ -44,6 +44,8 @@ NODISCARD struct error *file_tree_begin(struct call *, struct sr *);
 void file_tree_end(struct sr *);
 
 struct vdi_where file_where(struct call *, struct sr *, const struct image *);
+/* For an image no tapd of this host serves: refuses what another host writes to. */
+NODISCARD struct error *file_not_elsewhere(struct call *, struct sr *, const struct image *);
 /* SR_FULL unless 'need' bytes are free. */
 NODISCARD struct error *file_room(struct call *, struct sr *, int64_t need);
 /* The image of a location as a VDI. VDI_MISSING. */

@@ -1,14 +1,12 @@
 #include "storage/drivers/image_coalesce.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "rpc/base/child.h"
-#include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "storage/drivers/driver_error.h"
 #include "storage/drivers/file_cbt.h"
@@ -27,19 +25,11 @@ struct cleaning {
 };
 
 /* --- what may be touched --------------------------------------------------------------------------- */
-bool image_is_locked(const struct image *image)
-{
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
-    AUTO_FD fd = open(image->path, O_RDWR | O_CLOEXEC);
-
-    return fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
-}
-
 /* On a shared SR: some leaf that reads through 'image' is open on another host. */
 static bool open_elsewhere(struct cleaning *k, const struct image *image, unsigned depth)
 {
     if (!image->hidden)
-        return !image_is_active(&k->fs->turn, image->location) && image_is_locked(image);
+        return !image_is_active(&k->fs->turn, image->location) && image_is_locked(image, false);
     for (unsigned i = 0; depth < FILE_CHAIN_MAX && i < k->list.n; i++)
         if (strcmp(k->list.images[i].parent, image->location) == 0 && open_elsewhere(k, &k->list.images[i], depth + 1))
             return true;
@@ -82,7 +72,7 @@ static struct error *garbage_remove(struct cleaning *k)
     for (unsigned i = 0; i < k->list.n; i++) {
         const struct image *image = &k->list.images[i];
 
-        if (!image->hidden || image_list_children(&k->list, image->location, NULL) > 0 || image_is_locked(image))
+        if (!image->hidden || image_list_children(&k->list, image->location, NULL) > 0 || image_is_locked(image, false))
             continue;
         TRY(driver_step(k->c, "file", "clean", "remove"));
         log_info("SR %s: removing %s, which nobody needs", k->sr->uuid, image->name);

@@ -17,7 +17,5 @@
 NODISCARD struct error *image_adopt(struct call *, struct sr *, const struct image *child, const struct image *base, const struct image *parent);
 /* active: leaf is paused, and goes on when this returns, also on failure. */
 NODISCARD struct error *image_fold(struct call *, struct sr *, const struct image *leaf, const struct image *parent, bool active);
-/* Somebody has it open: here or elsewhere. */
-bool image_is_locked(const struct image *);
 
 #endif

@@ -130,6 +130,14 @@ struct error *image_unlink(struct call *c, const char *dir, const char *location
     return NULL;
 }
 
+bool image_is_locked(const struct image *image, bool writing)
+{
+    struct flock lock = { .l_type = writing ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+    AUTO_FD fd = open(image->path, O_RDWR | O_CLOEXEC);
+
+    return fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
 void image_mark_snapshot(const char *path)
 {
     if (setxattr(path, SNAPSHOT_ATTRIBUTE, "1", 1, 0) != 0 && errno != EOPNOTSUPP)

@@ -48,6 +48,8 @@ NODISCARD struct error *image_list_read(struct call *, const char *dir, struct i
 const struct image *image_list_find(const struct image_list *, const char *location); /* NULL */
 unsigned image_list_children(const struct image_list *, const char *location, const struct image **first_r); /* first_r may be NULL */
 
+/* Somebody has it open as a leaf, or (writing) writes to it: by the lock tapd has on its first byte. */
+bool image_is_locked(const struct image *, bool writing);
 void image_mark_snapshot(const char *path); /* as well as the file system can */
 void image_unmark_snapshot(const char *path);
 /* Removes what is half made and held by nobody. */

@@ -70,22 +70,6 @@ static struct error *source_resume(struct forking *f, const struct vdi_where *wh
 }
 
 /* --- source holds nothing of its own ---------------------------------------------------------------- */
-/* Written to elsewhere: another host's tapd has it. */
-static struct error *not_elsewhere(struct forking *f)
-{
-    struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1 };
-    AUTO_FD fd = -1;
-
-    if (!f->sr->shared)
-        return NULL;
-    fd = open(f->source->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return driver_failed(f->c, "opening", f->source->path, errno);
-    if (fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
-        return driver_refused(f->c, "46", "%s is in use on another host", f->source->location);
-    return NULL;
-}
-
 static struct error *fork_beside(struct forking *f)
 {
     struct error *error = step(f, "child");
@@ -125,7 +109,7 @@ static struct error *fork_bare(struct forking *f, const struct image_list *list,
     if (parent == NULL || !parent->hidden || tracked || !is_bare(f))
         return NULL;
     TRY(source_pause(f, &active));
-    if (f->fork->paused || (!active && not_elsewhere(f) == NULL)) {
+    if (f->fork->paused || (!active && file_not_elsewhere(f->c, f->sr, f->source) == NULL)) {
         *done_r = true;
         error = fork_beside(f);
     }
@@ -199,7 +183,7 @@ static struct error *switch_over(struct forking *f)
 
     TRY(step(f, "pause"));
     TRY(source_pause(f, &active));
-    error = active ? NULL : not_elsewhere(f);
+    error = active ? NULL : file_not_elsewhere(f->c, f->sr, f->source);
     if (error == NULL)
         error = commit(f);
     if (error == NULL)

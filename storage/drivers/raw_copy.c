@@ -69,7 +69,9 @@ static struct error *in_pause(struct copying *k, bool sharing, bool *served_r)
     TRY(step(k, "pause"));
     if (!k->fork->paused)
         TRY(live->pause(live->ctx, k->c, k->source->location, served_r));
-    error = sharing ? share(k) : NULL;
+    error = *served_r ? NULL : file_not_elsewhere(k->c, k->sr, k->source);
+    if (error == NULL && sharing)
+        error = share(k);
     if (error == NULL)
         error = log_switch(k);
     where = file_where(k->c, k->sr, k->source);

@@ -127,7 +127,7 @@ static uint32_t first_behind(const uint32_t *sorted, uint32_t n, int64_t whole, 
     return low;
 }
 
-static struct error *check_blocks(struct vhd_file *f)
+static struct error *check_blocks(struct vhd_file *f, int64_t file_size)
 {
     int64_t whole = (int64_t)f->bitmap_size + f->header.block_size;
     AUTO_FREE uint32_t *sorted = xcalloc((size_t)f->n_allocated + 1, sizeof(*sorted));
@@ -142,7 +142,7 @@ static struct error *check_blocks(struct vhd_file *f)
     for (uint32_t i = 1; i < n; i++)
         if ((int64_t)(sorted[i] - sorted[i - 1]) * VHD_SECTOR < whole)
             return image_damaged(f->arena, f->path, "two blocks overlap at sector %u", sorted[i]);
-    if (n > 0 && (int64_t)sorted[n - 1] * VHD_SECTOR + whole > f->file_size)
+    if (n > 0 && (int64_t)sorted[n - 1] * VHD_SECTOR + whole > file_size)
         return image_damaged(f->arena, f->path, "a block at sector %u lies beyond the end of the file", sorted[n - 1]);
     for (unsigned i = 0; i < n_extents; i++) {
         uint32_t at = first_behind(sorted, n, whole, e[i].offset);
@@ -175,11 +175,14 @@ static void keep_table_room(struct vhd_file *f)
 
 static struct error *read_bat(struct vhd_file *f)
 {
+    struct stat st;
     int error;
 
     f->bat = xcalloc(f->header.entries, sizeof(*f->bat)); /* megabytes: not cleared first, as an arena would */
     arena_on_free(f->arena, xfree, f->bat);
     error = fd_pread_all(f->fd, f->bat, (size_t)f->header.entries * 4, f->header.table_offset);
+    if (error == 0 && fstat(f->fd, &st) != 0) /* its size now: a tapd may be making it longer */
+        error = -errno;
     if (error != 0)
         return image_failed(f->arena, "reading the BAT of", f->path, error);
     f->n_allocated = 0;
@@ -188,7 +191,7 @@ static struct error *read_bat(struct vhd_file *f)
         f->n_allocated += f->bat[i] != VHD_UNUSED;
     }
     f->data_end = 0;
-    TRY(check_blocks(f));
+    TRY(check_blocks(f, st.st_size));
     keep_table_room(f);
     return NULL;
 }

@@ -163,10 +163,9 @@ static int vhd_close(struct block *b)
     CHECK(v->n_busy == 0 && v->waiting == NULL);
     loop_not_later(b->loop, &v->gather);
     if (!b->read_only) {
-        if (fdatasync(vhd_leaf(v)->fd) != 0)
+        error = v->syncs.broken;
+        if (error == 0 && v->unsynced && fdatasync(vhd_leaf(v)->fd) != 0)
             error = -errno;
-        if (error == 0)
-            error = v->syncs.broken;
         if (error == 0 && !vhd_leaf(v)->flat)
             error = vhd_end_cut(v);
     }

@@ -153,6 +153,7 @@ static void sync_start(struct vhd *v)
     y->now = y->later;
     y->later = (struct vhd_jobs) { NULL, NULL };
     y->running = true;
+    v->unsynced = false;
     y->round = v->meta.round_done;
     y->slot.op = DISK_SYNC;
     y->slot.fd = vhd_leaf(v)->fd;

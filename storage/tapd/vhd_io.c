@@ -124,6 +124,7 @@ void vhd_op_done(struct disk_io_op_slot *s)
 
     if (s->result != 0 && no_holes_here(op))
         return;
+    v->unsynced |= s->op != DISK_READ;
     for (unsigned i = 0; i < op->n_parts; i++) {
         struct vhd_job *job = op->parts[i].job;
 

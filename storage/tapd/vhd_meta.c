@@ -274,6 +274,7 @@ static void meta_op_done(struct disk_io_op_slot *s)
     op->next = m->free;
     m->free = op;
     m->in_flight--;
+    op->vhd->unsynced = true;
     if (s->result != 0)
         m->error = s->result;
     pump(op->vhd);

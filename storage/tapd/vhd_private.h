@@ -116,6 +116,7 @@ struct vhd {
     struct vhd_image *images;      /* leaf first */
     unsigned n_images;
     bool differencing, can_punch;
+    bool unsynced;                 /* something was written since the last sync began */
     struct vhd_job *jobs, *free_jobs;
     unsigned n_busy;
     struct block_request *waiting, **waiting_last; /* for a job */

@@ -10,7 +10,7 @@
 static const struct save_policy live = { .live = true, .max_downtime_ms = 20 }, at_once = { .live = false };
 
 struct counts {
-    unsigned progress, before, after;
+    unsigned progress, before, after, way_back;
     double fraction;
     bool went_back;
     const char *refuse; /* "before", "after" */
@@ -45,10 +45,22 @@ static struct error *on_after(void *ctx, struct call *c)
     assert_int_equal(info.state, DOMAIN_SUSPENDED);
     return n->refuse != NULL && strcmp(n->refuse, "after") == 0 ? err_internal(c->arena, "refused") : NULL;
 }
+/* The guest stands until its disks are open again. */
+static void on_way_back(void *ctx, struct call *c)
+{
+    struct counts *n = ctx;
+    struct domain_info info;
+
+    n->way_back++;
+    assert_null(c->cancel);
+    assert_ok(xenops_find(c, n->host->xenops, VM_UUID, &info));
+    assert_int_equal(info.state, DOMAIN_SUSPENDED);
+}
 static struct save_callbacks callbacks_of(struct counts *n, struct host *h)
 {
     n->host = h;
-    return (struct save_callbacks){ .ctx = n, .progress = on_progress, .before_suspend = on_before, .after_suspend = on_after };
+    return (struct save_callbacks){ .ctx = n, .progress = on_progress, .before_suspend = on_before, .after_suspend = on_after,
+                                    .before_resume = on_way_back };
 }
 
 static void start(struct host *h, const char *platform)
@@ -326,6 +338,7 @@ static void check_failed_save(const char *platform, const char *refuse, const ch
     struct byte_stream *s = file_stream(h, "image", O_CREAT | O_WRONLY);
     assert_fails(xenops_save(&h->call, h->xenops, VM_UUID, s, &live, &callbacks, &r), code);
     bytes_close(s);
+    assert_int_equal(n.way_back, n.after);
     assert_runs(h, VM_UUID);
     if (refuse != NULL) { /* it was not the guest's fault: the next try works, and the image is good */
         save_to_file(h, "image");

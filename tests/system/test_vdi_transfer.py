@@ -242,7 +242,7 @@ def nbd(w):
             f.write(info["cert"])
         name = urllib.parse.quote(info["exportname"], safe="")
         uri = f"nbds://{info['address']}:{info['port']}/{name}?tls-certificates={certificates}"
-        shown = subprocess.run(["nbdinfo", "--size", uri], check=True, capture_output=True, text=True).stdout
+        shown = subprocess.run(["nbdinfo", "--size", uri], check=True, stdout=subprocess.PIPE, text=True).stdout
         assert int(shown) == SIZE, shown
         out = w.file("nbd.raw", b"")
         subprocess.run(["nbdcopy", uri, out], check=True)

@@ -136,22 +136,18 @@ static struct error *make_vdi(struct admitted *a, const char *sr_name, int64_t s
     return NULL;
 }
 
-static const char *resident_of(struct api_call *c, const struct row *vdi, bool *written_r)
+static const char *resident_of(struct api_call *c, const struct row *vdi)
 {
     const struct value *vbds = row_value(vdi, F_VDI_VBDs);
-    const char *host = NULL;
 
-    *written_r = false;
     for (unsigned i = 0; i < vbds->len; i++) {
         const struct row *vbd = db_get(c->db, c->arena, &model_classes[CLASS_VBD], vbds->items[i].s);
         const struct row *vm = vbd != NULL && row_bool(vbd, F_VBD_currently_attached)
                                    ? db_get(c->db, c->arena, &model_classes[CLASS_VM], row_string(vbd, F_VBD_VM)) : NULL;
-        if (vm == NULL || ref_is_null(row_string(vm, F_VM_resident_on)))
-            continue;
-        *written_r = *written_r || strcmp(row_string(vbd, F_VBD_mode), "RW") == 0;
-        host = row_string(vm, F_VM_resident_on);
+        if (vm != NULL && !ref_is_null(row_string(vm, F_VM_resident_on)))
+            return row_string(vm, F_VM_resident_on);
     }
-    return host;
+    return NULL;
 }
 
 /* Exports of what a guest writes, and imports under a guest, are refused as xapi does; NBD may read along. */
@@ -164,12 +160,31 @@ static struct error *mark(struct admitted *a, const char *kind)
     return NULL;
 }
 
-static struct error *place(struct admitted *a, const struct row *vdi, const char **host_r)
+static bool plugged_on(struct api_call *c, const char *sr_ref, const char *host_ref)
 {
-    bool written;
+    const struct row *sr = db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
+    const struct value *pbds = sr != NULL ? row_value(sr, F_SR_PBDs) : NULL;
 
-    *host_r = resident_of(&a->c, vdi, &written);
-    return *host_r != NULL ? NULL : sr_host(&a->c, row_string(vdi, F_VDI_SR), host_r);
+    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
+        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
+
+        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
+            return true;
+    }
+    return false;
+}
+
+/* Where the disk is in use; else the host that was asked, if it can; else any that can. */
+static struct error *place(struct admitted *a, const struct row *vdi, const char *acting, const char **host_r)
+{
+    *host_r = resident_of(&a->c, vdi);
+    if (*host_r != NULL)
+        return NULL;
+    if (plugged_on(&a->c, row_string(vdi, F_VDI_SR), acting)) {
+        *host_r = acting;
+        return NULL;
+    }
+    return sr_host(&a->c, row_string(vdi, F_VDI_SR), host_r);
 }
 
 static struct error *take_task(struct api_call *c, const char *task, const char *kind)
@@ -220,7 +235,7 @@ static struct error *begin(struct admitted *a, const struct value *args, struct 
         TRY(make_vdi(a, value_get_string(args, "sr", ""), value_get_int(args, "size", 0)));
     TRY(named(c, CLASS_VDI, name[0] != '\0' ? name : a->made, &vdi));
     a->vdi = vdi->ref;
-    TRY(place(a, vdi, &host));
+    TRY(place(a, vdi, acting->ref, &host));
     TRY(describe(a, vdi, args, d));
     if (strcmp(host, acting->ref) != 0) {
         const struct row *other;

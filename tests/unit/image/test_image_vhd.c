@@ -237,6 +237,47 @@ static void test_resize_moves_table(void **state)
     QEMU(w, NULL, "compare", "-f", "raw", "-F", "vpc", raw, path);
 }
 
+static void scribble(const char *path, int64_t at, const void *bytes, size_t n)
+{
+    AUTO_FD fd = open(path, O_RDWR | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fd_pwrite_all(fd, bytes, n, at), 0);
+}
+
+/* blktap's batmap: goes when the BAT grows, and the version says so. */
+static void test_batmap(void **state)
+{
+    struct world *w = *state;
+    const char *path = path_of(w, "m.vhd");
+    uint8_t bytes[1024] = "tdbatmap", footer[VHD_FOOTER_SIZE];
+    struct vhd_file f;
+    int64_t at;
+
+    ok(image_vhd.create(w->c, path, 10 * MIB, NULL, NULL));
+    f = read_file(w, path);
+    at = f.header.table_offset + 512;
+    for (unsigned i = 0; i < 8; i++)
+        bytes[8 + i] = (uint8_t)((uint64_t)(at + 512) >> (56 - 8 * i));
+    bytes[19] = 1; /* sector */
+    scribble(path, at, bytes, sizeof(bytes));
+    assert_int_equal(read_file(w, path).batmap_header, at);
+    f.footer.creator_version = 0x00010003;
+    vhd_footer_encode(&f.footer, footer);
+    scribble(path, 0, footer, sizeof(footer));
+    scribble(path, f.file_size - 512, footer, sizeof(footer));
+    f = read_file(w, path);
+    assert_int_equal(f.batmap_header, at);
+    assert_true(f.data_end >= at + 1024);
+    ok(image_vhd.set_hidden(w->c, path, true));
+    ok(image_vhd.resize(w->c, path, 12 * MIB)); /* more entries, no more room needed */
+    f = read_file(w, path);
+    assert_int_equal(f.footer.creator_version, 0x00010001);
+    assert_int_equal(f.batmap_header, 0);
+    ok(image_vhd.resize(w->c, path, 10 * GIB));
+    ok(image_vhd.check(w->c, path));
+}
+
 /* --- parents -------------------------------------------------------------------------------------- */
 static void test_parents(void **state)
 {
@@ -278,6 +319,61 @@ static void test_parents(void **state)
     fails(image_vhd.check(w->c, leaf), "another id");
 }
 
+/* The parent's names are rewritten in the file, as a foreign tool might have written them. */
+static void put_name(const char *path, const struct vhd_file *f, uint32_t code, const char *name)
+{
+    uint8_t bytes[2560] = { 0 };
+    uint32_t n = (uint32_t)strlen(name);
+
+    for (unsigned i = 0; i < VHD_LOCATORS; i++) {
+        if (f->header.locators[i].code != code)
+            continue;
+        if (code == VHD_LOCATOR_MACX)
+            memcpy(bytes, name, n);
+        else
+            assert_true(vhd_utf16_encode(name, false, bytes, sizeof(bytes), &n));
+        scribble(path, f->header.locators[i].offset, bytes, sizeof(bytes));
+    }
+}
+
+static void test_foreign_names(void **state)
+{
+    struct world *w = *state;
+    static const struct { const char *relative, *uri, *absolute; bool found; } cases[] = {
+        { ".\\base.vhd", "file://./nobody.vhd", "C:\\nobody.vhd", true },
+        { "nobody.vhd", "file://./base.vhd", "", true },
+        { "nobody.vhd", "file://./b%61se.vhd", "", true },
+        { "nobody.vhd", "file://nobody.vhd", "C:\\images\\base.vhd", true },
+        { "..\\..\\base.vhd", "", "", true }, /* of that name, but here */
+        { "nobody.vhd", "file:///etc/passwd", "\\etc\\passwd", false },
+        { "..", "file://", "C:\\", false },
+    };
+    const char *base = path_of(w, "base.vhd"), *leaf = path_of(w, "leaf.vhd");
+    struct image_info info;
+    struct vhd_file f;
+    uint8_t bytes[VHD_HEADER_SIZE];
+
+    ok(image_vhd.create(w->c, base, 10 * MIB, NULL, NULL));
+    ok(image_vhd.create(w->c, leaf, 12 * MIB, base, "vhd"));
+    f = read_file(w, leaf);
+    memset(f.header.parent_name, 0, sizeof(f.header.parent_name));
+    for (unsigned i = 0; i < VHD_LOCATORS; i++)
+        f.header.locators[i].length = f.header.locators[i].code != 0 ? 256 : 0;
+    vhd_header_encode(&f.header, bytes);
+    scribble(leaf, f.footer.data_offset, bytes, sizeof(bytes));
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        put_name(leaf, &f, VHD_LOCATOR_W2RU, cases[i].relative);
+        put_name(leaf, &f, VHD_LOCATOR_MACX, cases[i].uri);
+        put_name(leaf, &f, VHD_LOCATOR_W2KU, cases[i].absolute);
+        if (cases[i].found) {
+            ok(image_vhd.info(w->c, leaf, &info));
+            assert_string_equal(info.parent, base);
+            ok(image_vhd.check(w->c, leaf));
+        } else
+            fails(image_vhd.check(w->c, leaf), "damaged image");
+    }
+}
+
 static void test_loop_and_depth(void **state)
 {
     struct world *w = *state;
@@ -315,14 +411,6 @@ static void test_hidden(void **state)
 }
 
 /* --- damage --------------------------------------------------------------------------------------- */
-static void scribble(const char *path, int64_t at, const void *bytes, size_t n)
-{
-    AUTO_FD fd = open(path, O_RDWR | O_CLOEXEC);
-
-    assert_true(fd >= 0);
-    assert_int_equal(fd_pwrite_all(fd, bytes, n, at), 0);
-}
-
 static void test_either_footer_is_enough(void **state)
 {
     struct world *w = *state;
@@ -375,7 +463,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_opens_qemus, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resize, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resize_moves_table, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_batmap, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parents, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_loop_and_depth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hidden, setup, teardown),
         cmocka_unit_test_setup_teardown(test_either_footer_is_enough, setup, teardown),

@@ -17,7 +17,7 @@
 #include "tests/lib/unit.h"
 
 #define FAKE "tests/lib/fake_tapd.py"
-#define ANSWER_MS 600
+#define ANSWER_MS 2000
 
 struct world {
     struct fakecall fake;

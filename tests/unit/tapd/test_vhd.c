@@ -295,6 +295,77 @@ static void test_chains(void **state)
     }
 }
 
+/* An image of other block sizes, as other tools make them: the BAT has room for it. */
+static void set_block_size(struct world *w, const char *path, uint32_t block_size)
+{
+    AUTO_FD fd = open(path, O_RDWR | O_CLOEXEC);
+    static uint8_t unused[65536];
+    struct vhd_file f;
+
+    ok(vhd_file_read(w->c->arena, fd, path, true, &f));
+    f.header.block_size = block_size;
+    f.header.entries = (uint32_t)((f.size + block_size - 1) / block_size);
+    memset(unused, 0xff, sizeof(unused));
+    assert_int_equal(fd_pwrite_all(fd, unused, (f.header.entries * 4 + 511) / 512 * 512, f.header.table_offset), 0);
+    ok(vhd_file_put_header(&f));
+}
+
+static void test_block_sizes(void **state)
+{
+    struct world *w = *state;
+    static const uint32_t sizes[] = { VHD_BLOCK_MAX, VHD_BLOCK_MIN, VHD_BLOCK_SIZE, 8 << 20, VHD_BLOCK_MIN };
+    const char *parent = NULL;
+
+    for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
+        const char *path = path_of(w, arena_printf(w->c->arena, "b%u.vhd", i));
+
+        ok(image_vhd.create(w->c, path, SIZE, parent, "vhd"));
+        set_block_size(w, path, sizes[i]);
+        open_image(w, path, false);
+        for (unsigned n = 0; n < 6; n++)
+            random_batch(w);
+        compare_all(w);
+        close_image(w);
+        ok(image_vhd.check(w->c, path));
+        open_image(w, path, true);
+        compare_all(w);
+        close_image(w);
+        parent = path;
+    }
+}
+
+/* A hint: what is there becomes zeros or stays; nothing else changes, and no block is taken for it. */
+static void test_discard(void **state)
+{
+    struct world *w = *state;
+    const char *base = path_of(w, "db.vhd"), *leaf = path_of(w, "dl.vhd");
+    struct image_info before, after;
+
+    ok(image_vhd.create(w->c, base, SIZE, NULL, NULL));
+    open_image(w, base, false);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, 0, (uint32_t)MIB, 0x41), 0);
+    assert_int_equal(run(w, BLOCK_WRITE, 0, MIB, (uint32_t)MIB, 0x42), 0);
+    assert_int_equal(run(w, BLOCK_FLUSH, 0, 0, 0, 0), 0);
+    ok(image_vhd.info(w->c, base, &before));
+    assert_int_equal(run(w, BLOCK_DISCARD, 0, 0, (uint32_t)MIB, 0), 0);
+    assert_int_equal(run(w, BLOCK_DISCARD, 0, 4 * MIB, (uint32_t)MIB, 0), 0);
+    ok(image_vhd.info(w->c, base, &after));
+    assert_true(after.physical_size <= before.physical_size - MIB / 2);
+    memset(w->model, 0, (size_t)MIB);
+    compare_all(w);
+    close_image(w);
+    ok(image_vhd.create(w->c, leaf, SIZE, base, "vhd"));
+    open_image(w, leaf, false);
+    assert_int_equal(run(w, BLOCK_DISCARD, 0, MIB, 4096, 0), 0); /* not its own */
+    compare_all(w);
+    assert_int_equal(run(w, BLOCK_ZERO, 0, MIB, 4096, 0), 0);
+    compare_all(w);
+    close_image(w);
+    open_image(w, leaf, true);
+    compare_all(w);
+    close_image(w);
+}
+
 static void copy_file(const char *from, const char *to)
 {
     AUTO_FD in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -524,6 +595,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_simple, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chains, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_block_sizes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_discard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_extents, setup, teardown),
