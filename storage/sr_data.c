@@ -96,11 +96,6 @@ struct error *vdi_attach(struct call *c, struct storage *s, const char *sr, cons
 }
 
 /* --- activate and deactivate -------------------------------------------------------------------------------- */
-static bool flag_of(const struct value *status, const char *name)
-{
-    return value_get_bool(status, name, false) || strcmp(value_get_string(status, name, ""), "1") == 0;
-}
-
 static struct error *run_activate(struct call *c, struct sr *sr, struct verb *v)
 {
     TRY(sr->driver->vdi_attach(c, sr, v->location, v->flag, v->where));
@@ -136,7 +131,7 @@ static struct error *activate_in_turn(struct call *c, struct storage *s, const c
     const char *state = value_get_string(&status, "state", "");
     if (strcmp(state, "active") == 0 && value_get_int(&status, "serving", 1) != 0)
         return NULL;
-    verb.flag = flag_of(&status, "read_only");
+    verb.flag = value_get_int(&status, "read_only", 0) != 0;
     if (sr_is_attached(s, sr)) {
         TRY(verb_in_turn(c, s, sr, &verb));
         if (strcmp(state, "inactive") == 0)

@@ -167,29 +167,37 @@ void live_init(struct live *l, struct storage *s, const char *sr, const char *lo
 /* --- what a dead operation left ---------------------------------------------------------------------------- */
 static struct error *run_where(struct call *c, struct sr *sr, struct verb *v)
 {
-    return sr->driver->vdi_attach(c, sr, v->location, v->flag, v->where);
+    TRY(sr->driver->vdi_attach(c, sr, v->location, v->flag, v->where));
+    return sr->driver->vdi_activate == NULL ? NULL : sr->driver->vdi_activate(c, sr, v->location);
+}
+
+/* The driver hears again what is in use; a tapd that stands paused goes on with the chain it names. */
+static struct error *repair_in_turn(struct call *c, struct storage *s, const char *sr, const char *location, const char *key)
+{
+    struct vdi_where where;
+    struct verb verb = { .name = "vdi_activate", .run = run_where, .location = location, .where = &where };
+    struct value status;
+
+    TRY(status_of(c, s, key, &status));
+    const char *state = value_get_string(&status, "state", "");
+    if (strcmp(state, "inactive") == 0)
+        return NULL;
+    verb.flag = value_get_int(&status, "read_only", 0) != 0;
+    TRY(verb_in_turn(c, s, sr, &verb));
+    if (strcmp(state, "paused") != 0)
+        return NULL;
+    TRY(resume(c, s, key, &where));
+    log_warn("%s was left paused and goes on", key);
+    return NULL;
 }
 
 static struct error *repair_one(struct call *c, struct storage *s, const char *sr, const char *location)
 {
-    const char *key = vdi_key(c->arena, sr, location);
-    struct verb verb = { .name = "vdi_attach", .run = run_where, .location = location };
     struct turn turn = { .sr = sr, .location = location };
-    struct vdi_where where;
-    struct value status;
     struct error *error;
 
     TRY(turn_begin(c, s, &turn));
-    error = status_of(c, s, key, &status);
-    if (error == NULL && strcmp(value_get_string(&status, "state", ""), "paused") == 0) {
-        verb.where = &where;
-        verb.flag = value_get_bool(&status, "read_only", false) || strcmp(value_get_string(&status, "read_only", ""), "1") == 0;
-        error = verb_in_turn(c, s, sr, &verb);
-        if (error == NULL)
-            error = resume(c, s, key, &where);
-        if (error == NULL)
-            log_warn("%s was left paused and goes on", key);
-    }
+    error = repair_in_turn(c, s, sr, location, vdi_key(c->arena, sr, location));
     turn_end(s, &turn);
     return error;
 }

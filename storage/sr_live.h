@@ -19,8 +19,8 @@ void live_release(struct live *);
 /* Before an SR is attached by a fresh process: copies that were under way when the last one died are given up. Only
  * mirrors that somebody may ask for (tap_lead) go on. */
 void live_give_up(struct call *, struct storage *, const char *sr);
-/* Every tapd of the SR that stands paused goes on with the chain its driver names now: what a dead operation
- * left. Failures are logged. The caller holds no turn. */
+/* After it: the driver hears which of its VDIs are in use, and a tapd that stands paused goes on with the chain the
+ * driver names now (what a dead operation left). Failures are logged. The caller holds no turn. */
 void live_repair(struct call *, struct storage *, const char *sr);
 
 #endif

@@ -1,6 +1,7 @@
 #include "storage/sr_table.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "gen/errors.h"
@@ -41,23 +42,43 @@ const char *sr_tap(struct arena *arena, struct storage *s, const char *sr)
     return NULL;
 }
 
-/* An SR whose disks tapds serve stays as it is: guests go on without us. */
+/* SRs that were in use when their storage ended, for as long as the process lives: what their drivers hold (mounts,
+ * active volumes) stays, since guests go on without us. */
+static struct attached *_Atomic left_in_use;
+
+static void leave_in_use(struct attached *a)
+{
+    a->next = atomic_load(&left_in_use);
+    while (!atomic_compare_exchange_weak(&left_in_use, &a->next, a))
+        ;
+}
+
+static void detach(struct storage *s, struct attached *a)
+{
+    AUTO_ARENA arena = arena_new();
+    struct call c = { .arena = arena, .clock = &clock_real };
+    struct live live;
+
+    if (sr_tap(arena, s, a->sr.uuid) != NULL) {
+        leave_in_use(a);
+        return;
+    }
+    live_init(&live, s, a->sr.uuid, "");
+    a->sr.live = &live.live;
+    struct error *error = a->sr.driver->sr_detach(&c, &a->sr);
+    if (error != NULL)
+        log_warn("detaching SR %s: %s", a->sr.uuid, error_text(arena, error));
+    live_release(&live);
+    attached_free(a);
+}
+
 static void detach_all(struct storage *s)
 {
     while (s->srs != NULL) {
         struct attached *a = s->srs;
-        AUTO_ARENA arena = arena_new();
-        struct call c = { .arena = arena, .clock = &clock_real };
-        struct live live;
 
-        live_init(&live, s, a->sr.uuid, "");
-        a->sr.live = &live.live;
-        struct error *error = sr_tap(arena, s, a->sr.uuid) != NULL ? NULL : a->sr.driver->sr_detach(&c, &a->sr);
-        if (error != NULL)
-            log_warn("detaching SR %s: %s", a->sr.uuid, error_text(arena, error));
-        live_release(&live);
         s->srs = a->next;
-        attached_free(a);
+        detach(s, a);
     }
 }
 

@@ -148,7 +148,7 @@ static struct error *ext_attach(struct call *c, struct sr *sr)
 static sr_fn ext_detach;
 static struct error *ext_detach(struct call *c, struct sr *sr)
 {
-    const char *path = mount_point(c, sr->uuid);
+    const char *path = file_sr_dir(c, sr);
     struct error *error;
 
     file_sr_close(sr);

@@ -102,6 +102,11 @@ void file_sr_close(struct sr *sr)
     fs->dir = NULL;
 }
 
+const char *file_sr_dir(struct call *c, const struct sr *sr)
+{
+    return arena_strdup(c->arena, ((const struct file_sr *)sr->state)->dir);
+}
+
 struct error *file_tree_begin(struct call *c, struct sr *sr)
 {
     return tree_begin(c, sr, false);

@@ -36,6 +36,7 @@ struct file_sr { /* sr->state */
 /* The directory is there: looks after what a crash left, and is ready for verbs. On error it is closed again. */
 NODISCARD struct error *file_sr_open(struct call *, struct sr *, const char *dir);
 void file_sr_close(struct sr *); /* closed is fine */
+const char *file_sr_dir(struct call *, const struct sr *); /* of an open one; in the arena */
 /* For sr_destroy: removes the directory's hidden leftovers. SR_NOT_EMPTY where a VDI is in it. */
 NODISCARD struct error *file_sr_empty(struct call *, const char *dir);
 

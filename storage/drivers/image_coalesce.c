@@ -158,6 +158,8 @@ static struct error *data_merge(struct cleaning *k, struct call *c, const struct
     *active_r = false;
     if (image->ops == &image_qcow2)
         return commit_qcow2(c, image);
+    if (live->merge == NULL)
+        return driver_refused(c, "5", "there is no tapd here to merge images");
     return live->merge(live->ctx, c, image->location, &from, &to, active_r);
 }
 

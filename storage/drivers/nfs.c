@@ -113,7 +113,7 @@ static struct error *nfs_attach(struct call *c, struct sr *sr)
 static sr_fn nfs_detach;
 static struct error *nfs_detach(struct call *c, struct sr *sr)
 {
-    const char *path = mount_point(c, sr->uuid);
+    const char *path = file_sr_dir(c, sr);
     struct error *error;
 
     file_sr_close(sr);

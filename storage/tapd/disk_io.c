@@ -4,7 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
 #include "rpc/base/check.h"
 #include "storage/tapd/disk_io_backend.h"
@@ -30,6 +34,14 @@ void disk_io_free(struct disk_io *d)
 const char *disk_io_name(const struct disk_io *d) { return d->ops->name; }
 void disk_io_submit(struct disk_io *d, struct disk_io_op_slot *s) { d->ops->submit(d, s); }
 
+void disk_io_opened(struct disk_io *d, int fd)
+{
+    struct statfs fs;
+
+    if (fd >= 0 && fd < DISK_IO_FDS)
+        d->in_memory[fd] = fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
 void disk_io_begin(struct disk_io_op_slot *s)
 {
     s->next = NULL;
@@ -54,6 +66,33 @@ void disk_io_part(const struct disk_io_op_slot *s, struct disk_io_part *p)
     p->zeros = (struct iovec){ .iov_base = (void *)zeros, .iov_len = (size_t)p->length };
     p->iov = &p->zeros;
     p->n_iov = 1;
+}
+
+int64_t disk_io_call(const struct disk_io_op_slot *s)
+{
+    struct disk_io_part p;
+    int64_t rc = 0;
+
+    disk_io_part(s, &p);
+    switch (p.op) {
+    case DISK_READ:
+        rc = preadv(s->fd, p.iov, (int)p.n_iov, p.offset);
+        break;
+    case DISK_WRITE:
+        rc = pwritev(s->fd, p.iov, (int)p.n_iov, p.offset);
+        break;
+    case DISK_WRITE_FUA:
+        rc = pwritev2(s->fd, p.iov, (int)p.n_iov, p.offset, RWF_DSYNC);
+        break;
+    case DISK_SYNC:
+        rc = fdatasync(s->fd);
+        break;
+    case DISK_PUNCH:
+    case DISK_ZERO:
+        rc = fallocate(s->fd, disk_io_fallocate_mode(p.op), p.offset, p.length);
+        break;
+    }
+    return rc < 0 ? -errno : rc;
 }
 
 static void zero_rest(const struct disk_io_op_slot *s)

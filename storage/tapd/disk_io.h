@@ -35,6 +35,9 @@ struct disk_io;
 struct disk_io *disk_io_new(struct loop *, bool allow_uring); /* never NULL */
 void disk_io_free(struct disk_io *);                          /* nothing may be in flight */
 const char *disk_io_name(const struct disk_io *);             /* "io_uring", "threads" */
+/* 'fd' is used from now on: looks at what it lies on. Files in memory (tmpfs) are read and written by plain calls from
+ * the loop, which wait for nothing; elsewhere it changes nothing. Not saying it is fine, too. */
+void disk_io_opened(struct disk_io *, int fd);
 void disk_io_submit(struct disk_io *, struct disk_io_op_slot *);
 
 #endif

@@ -1,9 +1,7 @@
 /* A few threads that do the system calls, where the kernel has no io_uring. */
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "rpc/base/check.h"
@@ -51,33 +49,6 @@ static struct disk_io_op_slot *get(struct slots *q)
     return s;
 }
 
-static int64_t call(const struct disk_io_op_slot *s)
-{
-    struct disk_io_part p;
-    int64_t rc = 0;
-
-    disk_io_part(s, &p);
-    switch (p.op) {
-    case DISK_READ:
-        rc = preadv(s->fd, p.iov, (int)p.n_iov, p.offset);
-        break;
-    case DISK_WRITE:
-        rc = pwritev(s->fd, p.iov, (int)p.n_iov, p.offset);
-        break;
-    case DISK_WRITE_FUA:
-        rc = pwritev2(s->fd, p.iov, (int)p.n_iov, p.offset, RWF_DSYNC);
-        break;
-    case DISK_SYNC:
-        rc = fdatasync(s->fd);
-        break;
-    case DISK_PUNCH:
-    case DISK_ZERO:
-        rc = fallocate(s->fd, disk_io_fallocate_mode(p.op), p.offset, p.length);
-        break;
-    }
-    return rc < 0 ? -errno : rc;
-}
-
 /* The next slot, or NULL at the end. Lock held. */
 static struct disk_io_op_slot *next_slot(struct threads *t)
 {
@@ -95,7 +66,7 @@ static void *worker(void *arg)
     lock_take(&t->lock);
     while ((s = next_slot(t)) != NULL) {
         lock_drop(&t->lock);
-        while (!disk_io_step(s, call(s)))
+        while (!disk_io_step(s, disk_io_call(s)))
             ;
         lock_take(&t->lock);
         bool wake = t->done.first == NULL;

@@ -18,6 +18,7 @@ LOG_MODULE(disk_io);
 #define ENTRIES 256u
 #define RESULTS 1024u /* most in the kernel at once */
 #define WORKERS 16u   /* of the kernel, for what it cannot start without blocking */
+#define AT_ONCE 8u    /* plain calls in a row: what they read is to be used while the cache still has it */
 
 struct uring {
     struct disk_io io;
@@ -25,6 +26,7 @@ struct uring {
     struct loop_fd ready;
     struct loop_idle flush;
     struct disk_io_op_slot *pending, **pending_last;
+    struct disk_io_op_slot *direct, **direct_last; /* in memory: the ring would hand them to a thread */
     unsigned in_kernel;
 };
 
@@ -70,8 +72,31 @@ static void queue(struct uring *u, struct disk_io_op_slot *s)
 
 static void submit(struct disk_io *io, struct disk_io_op_slot *s)
 {
+    struct uring *u = CONTAINER_OF(io, struct uring, io);
+
     disk_io_begin(s);
-    queue(CONTAINER_OF(io, struct uring, io), s);
+    if (s->fd < 0 || s->fd >= DISK_IO_FDS || !io->in_memory[s->fd]) {
+        queue(u, s);
+        return;
+    }
+    *u->direct_last = s;
+    u->direct_last = &s->next;
+    loop_later(io->loop, &u->flush);
+}
+
+static void run_direct(struct uring *u)
+{
+    for (unsigned n = 0; u->direct != NULL && n < AT_ONCE; n++) {
+        struct disk_io_op_slot *s = u->direct;
+        u->direct = s->next;
+        if (u->direct == NULL)
+            u->direct_last = &u->direct;
+        while (!disk_io_step(s, disk_io_call(s)))
+            ;
+        s->done(s);
+    }
+    if (u->direct != NULL)
+        loop_later(u->io.loop, &u->flush);
 }
 
 static void reap(struct uring *u)
@@ -105,6 +130,9 @@ static void flush(struct loop_idle *i)
 {
     struct uring *u = CONTAINER_OF(i, struct uring, flush);
 
+    run_direct(u);
+    if (u->pending == NULL && u->in_kernel == 0)
+        return;
     while (u->pending != NULL && u->in_kernel < RESULTS) {
         struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
         if (sqe == NULL)
@@ -136,7 +164,7 @@ static void uring_free(struct disk_io *io)
 {
     struct uring *u = CONTAINER_OF(io, struct uring, io);
 
-    CHECK(u->in_kernel == 0 && u->pending == NULL);
+    CHECK(u->in_kernel == 0 && u->pending == NULL && u->direct == NULL);
     loop_not_later(io->loop, &u->flush);
     loop_remove(io->loop, &u->ready);
     io_uring_queue_exit(&u->ring);
@@ -183,6 +211,7 @@ struct disk_io *disk_io_uring_new(struct loop *loop)
     io_uring_register_iowq_max_workers(&u->ring, workers);
     u->io = (struct disk_io){ .ops = &uring_ops, .loop = loop };
     u->pending_last = &u->pending;
+    u->direct_last = &u->direct;
     u->flush.run = flush;
     u->ready = (struct loop_fd){ .fd = u->ring.ring_fd, .ready = ready, .events = EPOLLIN };
     loop_add(loop, &u->ready);

@@ -101,7 +101,7 @@ static void write_done(struct block_request *r)
     struct mirror *m = s->m;
     int result = fault_hit("mirror.write") ? -EIO : r->result;
 
-    mirror_target_heard(m);
+    mirror_target_heard(m, r->result);
     if (result < 0) {
         finish(s, false);
         mirror_target_error(m, "writing", result);
@@ -142,7 +142,7 @@ static void judge(struct mirror_copy *s, int result)
     struct mirror *m = s->m;
     bool same = true;
 
-    mirror_target_heard(m);
+    mirror_target_heard(m, result);
     if (result < 0) {
         finish(s, false);
         mirror_target_error(m, "reading back", result);

@@ -21,7 +21,7 @@
 #include "storage/tapd/mirror_target.h"
 #include "storage/tapd/proof_hash.h"
 
-#define COPY_LARGE_MAX (1u << 20)
+#define COPY_LARGE_MAX (512u << 10)
 #define COPY_SMALL (64u << 10)
 #define COPY_LARGE_SLOTS 8u
 #define COPY_SMALL_SLOTS 32u

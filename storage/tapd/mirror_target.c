@@ -31,10 +31,11 @@ void mirror_target_sent(struct mirror *m)
         m->heard_us = loop_now_us(m->block.loop);
 }
 
-void mirror_target_heard(struct mirror *m)
+void mirror_target_heard(struct mirror *m, int result)
 {
     m->target_in_flight--;
-    m->heard_us = loop_now_us(m->block.loop);
+    if (result != -ETIMEDOUT) /* that is how silence ends */
+        m->heard_us = loop_now_us(m->block.loop);
 }
 
 static bool in_use(const struct mirror *m) { return !m->stopping && (mirror_over(m) || mirror_runs(m)); }
@@ -148,7 +149,7 @@ static void flush_done(struct block_request *r)
     int result = fault_hit("mirror.flush") ? -EIO : r->result;
 
     m->flushing = false;
-    mirror_target_heard(m);
+    mirror_target_heard(m, r->result);
     mirror_map_flush_end(m->map, result == 0);
     if (result == 0)
         m->stable_us = loop_now_us(m->block.loop);

@@ -21,7 +21,7 @@ struct mirror;
 void mirror_target_init(struct mirror *);
 /* A request goes to the target; one has come back (also with an error). Errors are for mirror_target_error. */
 void mirror_target_sent(struct mirror *);
-void mirror_target_heard(struct mirror *);
+void mirror_target_heard(struct mirror *, int result);
 /* A request to the target failed; what it was about is already dirty or unproven again. what: "write", "flush". */
 void mirror_target_error(struct mirror *, const char *what, int result);
 void mirror_target_tick(struct mirror *); /* looks for silence */

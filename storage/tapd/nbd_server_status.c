@@ -1,9 +1,9 @@
 /* Block status and hashes. */
 #include <errno.h>
-#include <xxhash.h>
 
 #include "rpc/nbd/nbd_endian.h"
 #include "storage/tapd/nbd_server_private.h"
+#include "storage/tapd/proof_hash.h"
 
 #define EXTENTS_MAX 1000u /* in one reply of one context */
 #define HALF 8192u        /* of the buffer: one for each context */
@@ -153,12 +153,10 @@ static void hash_done(struct block_request *r)
     struct nbd_job *m = p->job;
     struct nbd_conn *c = m->conn;
     int error = r->result;
-    unsigned char *to = (unsigned char *)m->result->buffer + (r->offset - m->offset) / NBD_HASH_BLOCK * 16;
+    uint8_t (*digests)[PROOF_DIGEST] = m->result->buffer;
 
-    for (uint32_t at = 0; error == 0 && !c->dead && at < r->length; at += NBD_HASH_BLOCK, to += 16) {
-        uint32_t n = r->length - at < NBD_HASH_BLOCK ? r->length - at : NBD_HASH_BLOCK;
-        XXH128_canonicalFromHash((XXH128_canonical_t *)(void *)to, XXH3_128bits((const char *)p->buffer + at, n));
-    }
+    if (error == 0 && !c->dead)
+        proof_hash_blocks(p->buffer, r->length, digests + (r->offset - m->offset) / NBD_HASH_BLOCK);
     nbd_piece_give(c->server, p);
     nbd_job_done(m, error);
 }
@@ -169,7 +167,7 @@ bool nbd_hash_issue(struct nbd_conn *c, struct nbd_job *m)
         m->result = nbd_piece_take(c->server, m, NBD_SMALL, true);
         if (m->result == NULL)
             return false;
-        m->result->out.length = (m->length + NBD_HASH_BLOCK - 1) / NBD_HASH_BLOCK * 16;
+        m->result->out.length = (m->length + NBD_HASH_BLOCK - 1) / NBD_HASH_BLOCK * PROOF_DIGEST;
     }
     while (m->at < m->length && m->error == 0) {
         uint32_t left = m->length - m->at, n = left < BLOCK_REQUEST_MAX ? left : BLOCK_REQUEST_MAX;

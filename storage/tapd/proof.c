@@ -124,7 +124,7 @@ static void mended(struct block_request *r)
 {
     struct proof *s = r->owner;
 
-    mirror_target_heard(s->m);
+    mirror_target_heard(s->m, r->result);
     if (r->result < 0)
         mirror_target_error(s->m, "writing", r->result);
     give(s);
@@ -176,7 +176,7 @@ static void source_done(struct block_request *r)
 /* An error is told at once: later, with the other side, it could be of a connection that is long replaced. */
 static void target_side_done(struct proof *s, int result)
 {
-    mirror_target_heard(s->m);
+    mirror_target_heard(s->m, result);
     s->target_result = result;
     if (result < 0)
         mirror_target_error(s->m, "reading back", result);

@@ -23,6 +23,7 @@ struct raw {
     struct disk_io *io;
     struct raw_medium medium;
     bool can_punch;
+    int64_t data_from, data_to; /* the last run of data looked up, on the disk: some file systems look long */
     struct raw_op *ops, *free;
     struct block_request *waiting, **waiting_last; /* for a free op */
 };
@@ -140,6 +141,8 @@ static void op_done(struct disk_io_op_slot *s)
         return;
     }
     op->finished += s->length;
+    if (r->op == BLOCK_ZERO || r->op == BLOCK_DISCARD)
+        op->raw->data_to = 0; /* there may be a hole in it now */
     if (op->finished < r->length) {
         op_piece(op->raw, op, s->op);
     } else if (r->op == BLOCK_ZERO && (r->flags & BLOCK_FUA) != 0) {
@@ -189,6 +192,22 @@ static int64_t run_end(int fd, int64_t at, int64_t end, bool *hole_r)
     return to < end ? to : end;
 }
 
+/* The run that begins at 'offset' of the disk, inside one segment of a file. */
+static int64_t file_run(struct raw *raw, const struct raw_segment *g, int64_t offset, bool *hole_r)
+{
+    int64_t shift = g->offset - g->start;
+
+    *hole_r = false;
+    if (offset >= raw->data_from && offset < raw->data_to)
+        return raw->data_to;
+    int64_t to = run_end(raw->medium.devices[g->device].fd, offset + shift, g->start + g->length + shift, hole_r) - shift;
+    if (!*hole_r) { /* data stays data until we make a hole ourselves; a hole is filled by any write */
+        raw->data_from = offset;
+        raw->data_to = to;
+    }
+    return to;
+}
+
 static int raw_extents(struct block *b, int64_t offset, int64_t length, bool own_only, block_extent_fn *fn, void *ctx)
 {
     struct raw *raw = raw_of(b);
@@ -196,16 +215,15 @@ static int raw_extents(struct block *b, int64_t offset, int64_t length, bool own
 
     while (offset < end) {
         const struct raw_segment *g = raw_medium_find(&raw->medium, offset);
-        const struct raw_device *d = &raw->medium.devices[g->device];
-        int64_t to = g->start + g->length < end ? g->start + g->length : end, shift = g->offset - g->start;
         struct block_extent e = { .offset = offset };
-        if (d->is_file)
-            to = run_end(d->fd, offset + shift, to + shift, &e.hole) - shift;
+        int64_t to = g->start + g->length;
+        if (raw->medium.devices[g->device].is_file)
+            to = file_run(raw, g, offset, &e.hole);
         e.zero = e.hole;
-        e.length = to - offset;
+        e.length = (to < end ? to : end) - offset;
         if (!fn(ctx, &e))
             return 0;
-        offset = to;
+        offset += e.length;
     }
     return 0;
 }

@@ -70,6 +70,7 @@ static struct error *device_add(struct arena *a, struct raw_medium *m, const str
     int fd = open_path(path, o->read_only, o->cached);
     if (fd < 0)
         return fail(a, path, "cannot be opened", fd);
+    disk_io_opened(o->io, fd);
     if (fstat(fd, &st) < 0) {
         int rc = -errno;
         fd_close(&fd);

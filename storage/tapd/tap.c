@@ -179,6 +179,9 @@ void tap_free(struct tap *t)
         _exit(0);
     }
     gate_refuse(t->gate, -ESHUTDOWN);
+    int rc = tap_close(t);
+    if (rc < 0)
+        log_err("%s: closing: %s", t->spec.path, strerror(-rc));
     nbd_server_free(t->server);
     while (t->queue != NULL) {
         t->call = t->queue;
@@ -186,9 +189,6 @@ void tap_free(struct tap *t)
         tap_answer(t, tap_error(t->call->arena, "tapd ends", 0), NULL);
     }
     control_free(t->control);
-    int rc = tap_close(t);
-    if (rc < 0)
-        log_err("%s: closing: %s", t->spec.path, strerror(-rc));
     if (t->stats != NULL)
         block_close(t->stats);
     block_close(t->gate);

@@ -238,6 +238,23 @@ static void test_snapshot_that_fails(void **state)
     }
 }
 
+/* A cancel between two disks: TASK_CANCELLED, and nothing is left. */
+static void test_snapshot_cancelled(void **state)
+{
+    const char *vm = vm_with_disk("cancelled", NULL), *task;
+
+    plug_in(vm, raw_disk("second"), "1");
+    struct counts before = count();
+    assert_true(fault_arm("sr.vdi_snapshot=stop@1")); /* in the middle of the first */
+    task = vm_ok(W, "Async.VM.snapshot", 2, S(vm), S("x")).s;
+    POOL_UNTIL(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len == 1 && vm_ok(W, "VDI.get_all", 0).len > before.vdis);
+    vm_ok(W, "task.cancel", 1, S(task));
+    fault_disarm(NULL);
+    POOL_UNTIL(strcmp(vm_field(W, "task.get_status", task), "cancelled") == 0);
+    POOL_UNTIL(vm_ok(W, "VM.get_current_operations", 1, S(vm)).len == 0);
+    unchanged(before);
+}
+
 static void test_blocked(void **state)
 {
     const char *vm = vm_with_disk("blocked", NULL);
@@ -464,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_tree),
         cmocka_unit_test(test_running_and_ignored),
         cmocka_unit_test(test_snapshot_that_fails),
+        cmocka_unit_test(test_snapshot_cancelled),
         cmocka_unit_test(test_blocked),
         cmocka_unit_test(test_revert),
         cmocka_unit_test(test_revert_that_fails),

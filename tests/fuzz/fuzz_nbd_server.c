@@ -109,15 +109,12 @@ static unsigned char *option(unsigned char *p, uint32_t number, const char *payl
 
 static void negotiate(int fd, struct loop *l, bool structured)
 {
-    static const char contexts[] = "\0\0\0\0\0\0\0\3\0\0\0\17base:allocation\0\0\0\30qemu:dirty-bitmap:cbt\0\0\0\11xapi:hash";
+    static const char contexts[] = "\0\0\0\0\0\0\0\3\0\0\0\17base:allocation\0\0\0\25qemu:dirty-bitmap:cbt\0\0\0\11xapi:hash";
     unsigned char bytes[512], *p = nbd_put32(bytes, 3);
 
     if (structured) {
-        char fixed[sizeof contexts];
-        memcpy(fixed, contexts, sizeof contexts);
-        fixed[4 + 4 + 4 + 15 + 3] = 22; /* the length of the second */
         p = option(p, NBD_OPT_STRUCTURED_REPLY, "", 0);
-        p = option(p, NBD_OPT_SET_META_CONTEXT, fixed, sizeof contexts - 1);
+        p = option(p, NBD_OPT_SET_META_CONTEXT, contexts, sizeof contexts - 1);
     }
     p = option(p, NBD_OPT_GO, "\0\0\0\0\0\0", 6);
     push(fd, l, bytes, (size_t)(p - bytes), sizeof bytes);

@@ -138,9 +138,12 @@ def checkpoints(lab, vm):
 def deaths(lab, vm, first, one):
     """The daemon dies at a step; the next one finds the guest, and takes away what was not finished."""
     host, pool = lab.pool.hosts[0], lab.pool
-    cases = (("vm.snapshot.disk", "VM.snapshot", (vm, "x", [])), ("vm.snapshot.rows", "VM.snapshot", (vm, "x", [])),
+    cases = (("sr.vdi_snapshot", "VM.snapshot", (vm, "x", [])), ("sr.vdi_clone", "VM.revert", (first,)),
+             ("vm.snapshot.disk", "VM.snapshot", (vm, "x", [])), ("vm.snapshot.rows", "VM.snapshot", (vm, "x", [])),
              ("vm.clone.rows", "VM.clone", (first, "x")), ("vm.revert.shutdown", "VM.revert", (first,)),
-             ("vm.revert.rows", "VM.revert", (first,)), ("vm.checkpoint.resume", "VM.checkpoint", (vm, "x")))
+             ("vm.revert.rows", "VM.revert", (first,)), ("sr.file.snapshot.commit", "VM.snapshot", (vm, "x", [])),
+             ("sr.file.snapshot.pause", "VM.snapshot", (vm, "x", [])),
+             ("vm.checkpoint.resume", "VM.checkpoint", (vm, "x")))
     for point, method, args in cases:
         if lab.api("VM.get_power_state", vm) == "Halted":
             lab.api("VM.start", vm, False, False)
@@ -172,8 +175,46 @@ def deaths(lab, vm, first, one):
         print(f"{point}: nothing is left, the guest is {lab.api('VM.get_power_state', vm)}", flush=True)
 
 
+def on_a_member(pool):
+    """The guest runs on one host, the coordinator is another: verbs go to where its disk is in use."""
+    lab = Lab(pool)
+    vm = pool.make_vm("member's", sr=lab.sr, disk_mib=16, platform=BUSY)
+    still = pool.api("VDI.create", {"name_label": "read only", "SR": lab.sr, "virtual_size": str(8 << 20), "type": "user"})
+    pool.api("VBD.create", {"VM": vm, "VDI": still, "userdevice": "1", "bootable": False, "mode": "RO", "type": "Disk", "empty": False})
+    pool.api("VM.start_on", vm, pool.host_ref(2), False, False)
+    lab.write_on(vm)
+    first = pool.api("VM.snapshot", vm, "first", [])
+    one = lab.content(lab.disk(first))
+    lab.write_on(vm)
+    pool.api("VDI.resize_online", still, str(32 << 20))  # not the one it writes to: its blocks lie by the disk's size
+    assert pool.api("VDI.get_virtual_size", still) == str(32 << 20)
+    lab.suspendable(vm)
+    mark = pool.api("VM.checkpoint", vm, "mark")
+    assert pool.api("VM.get_resident_on", vm) == pool.host_ref(2)
+    lab.verified(vm)
+    lab.write_on(vm)
+    pool.api("VM.revert", mark)
+    pool.api("VM.resume", vm, False, False)
+    lab.verified(vm)
+    assert lab.content(lab.disk(first)) == one
+    pool.api("VM.revert", first)
+    assert lab.content(lab.disk(vm)) == one
+    assert pool.api("VDI.get_virtual_size", lab.disk(vm, "1")) == str(8 << 20)
+    local = pool.api("SR.create", pool.host_ref(2), {"location": os.path.join(pool.dir, "local2")}, "0", "local", "", "file", "user", False, {})
+    copy = pool.api("VDI.copy", lab.disk(first), local)
+    try:
+        pool.api("VDI.copy", copy, lab.raw)  # host 2's to host 1's
+        raise AssertionError("no host has both")
+    except P.Failure as e:
+        assert e.code == "NO_HOSTS_AVAILABLE", e
+    assert lab.content(pool.api("VDI.copy", copy, lab.sr)) == one
+    print("snapshots, checkpoints and reverts of a guest on another host than the coordinator", flush=True)
+
+
 def main():
     options = {"allow-faults": "true", "sr-watch-interval-ms": 200, "sr-refresh-interval-ms": 1000}
+    with P.Pool(hosts=2, options=options) as pool:
+        on_a_member(pool)
     with P.Pool(hosts=1, options=options) as pool:
         lab = Lab(pool)
         vm = pool.make_vm("writer", sr=lab.sr, disk_mib=16, platform=BUSY)

@@ -242,9 +242,14 @@ static struct error *record_medium(struct api_call *c, const struct device *d, c
 static struct error *change_medium(struct api_call *c, const struct device *d, const char *vdi_ref)
 {
     const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi_ref);
+    struct error *e = NULL;
     if (d->host != NULL && row_bool(d->vbd, F_VBD_currently_attached))
-        TRY(disk_verb(c, d, "vm.disk_plug", vdi));
-    return record_medium(c, d, vdi_ref);
+        e = disk_verb(c, d, "vm.disk_plug", vdi);
+    if (e == NULL)
+        return record_medium(c, d, vdi_ref);
+    struct api_call calm = internal_call_cleanup(c);
+    vm_disk_release(&calm, vdi_ref, d->host, d->vbd->ref);
+    return e;
 }
 
 struct error *api_VBD_insert(struct api_call *c, const struct api_VBD_insert_args *a, struct value *result_r)

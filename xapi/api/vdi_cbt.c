@@ -47,6 +47,16 @@ struct error *api_VDI_disable_cbt(struct api_call *c, const struct api_VDI_disab
     return set_tracking(c, a->self, false);
 }
 
+/* The dispatcher has marked the earlier one only. */
+static struct error *later_may_be_read(struct api_call *c, const char *from_ref, const char *to_ref)
+{
+    if (strcmp(from_ref, to_ref) == 0)
+        return NULL;
+    TRY(operation_begin(c, CLASS_VDI, to_ref, "list_changed_blocks", true));
+    OPERATION_SCOPE scope = { c, CLASS_VDI, to_ref, "list_changed_blocks" };
+    return NULL;
+}
+
 /* Both are looked for in the SR of the later one. */
 struct error *api_VDI_list_changed_blocks(struct api_call *c, const struct api_VDI_list_changed_blocks_args *a, struct value *result_r)
 {
@@ -60,6 +70,7 @@ struct error *api_VDI_list_changed_blocks(struct api_call *c, const struct api_V
     TRY(sr_host(c, sr_ref, &host));
     if (strcmp(row_string(from, F_VDI_SR), sr_ref) != 0)
         return err_vdi_missing(c->arena, sr_ref, a->vdi_from);
+    TRY(later_may_be_read(c, a->vdi_from, a->vdi_to));
     TRY(operation_begin(c, CLASS_SR, sr_ref, "vdi_list_changed_blocks", true));
     OPERATION_SCOPE scope = { c, CLASS_SR, sr_ref, "vdi_list_changed_blocks" };
     const struct member members[] = { member_of("from", value_string(row_string(from, F_VDI_location))),

@@ -6,6 +6,7 @@
 #include "xapi/core/vm_run.h"
 #include "xapi/core/xapi.h"
 #include "xapi/migrate/disk_move.h"
+#include "xapi/pool/sr_room.h"
 #include "xapi/pool/vdi_rows.h"
 
 /* --- options ------------------------------------------------------------------------------------------------- */
@@ -164,6 +165,7 @@ static struct error *move_marked(struct api_call *c, const struct api_VDI_pool_m
     }
     TRY(db_need(c->db, c->arena, CLASS_VM, vm->ref, &vm));
     TRY(check(c, vdi, from, to, vm));
+    TRY(sr_room_check(c, to->ref, sr_room_use_of(vdi, move.format), sr_room_plain(c, to->ref, vdi)));
     TRY(where(c, vm, from, to, &move.host));
     TRY(disk_move_run(c, &move));
     *result_r = value_string(move.target);

@@ -222,6 +222,7 @@ static struct error *storage_start(struct daemon_state *d)
         .allow_faults = config_bool(d->xapi.config, "allow-faults"),
     };
 
+    sr_drivers_base(path_in(d, "sr-mount"));
     d->xapi.taps = taps_new(&options);
     d->xapi.storage = storage_new(d->xapi.taps);
     return NULL;

@@ -20,6 +20,7 @@ LOG_MODULE(sr_watch);
 
 #define DIRTY "dirty"
 #define AUTO_SCAN "auto-scan"
+#define CLEAN_WAIT_MS 5000
 
 struct sr_watch {
     struct xapi *xapi;
@@ -56,32 +57,32 @@ static const char *writer_host(struct api_call *c, const struct row *vdi)
     return NULL;
 }
 
-/* Where the SR can be cleared up: only the host whose tapds serve a chain can change it under its guest, and what
- * works on disks that nobody uses runs on sr_host(). So all users must be there. NULL: nowhere at present. */
+/* Rather where a VM writes to a disk of the SR: there its chain can be shortened under it. NULL: nowhere plugged. */
 static const char *cleaning_host(struct api_call *c, const struct row *sr)
 {
     const struct value *vdis = row_value(sr, F_SR_VDIs);
     const char *host;
 
-    if (sr_host(c, sr->ref, &host) != NULL)
-        return NULL;
     for (unsigned i = 0; i < vdis->len; i++) {
         const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdis->items[i].s);
         const char *writer = vdi == NULL ? NULL : writer_host(c, vdi);
 
-        if (writer != NULL && strcmp(writer, host) != 0)
-            return NULL;
+        if (writer != NULL)
+            return writer;
     }
-    return host;
+    return sr_host(c, sr->ref, &host) == NULL ? host : NULL;
 }
 
+/* Waits a while for the host to have done all; it goes on by itself, and the next round asks again. */
 static struct error *clean(struct api_call *c, const struct row *sr)
 {
     const struct member members[] = { member_of("uuid", value_string(row_string(sr, F_SR_uuid))) };
     struct value args = value_map(members, 1), ignored;
     const char *host = cleaning_host(c, sr);
+    struct api_call brief = *c;
 
-    return host == NULL ? NULL : agent_call(c, host, "sr.clean", &args, &ignored);
+    brief.call.deadline_ms = clock_ms(c->call.clock) + CLEAN_WAIT_MS;
+    return host == NULL ? NULL : agent_call(&brief, host, "sr.clean", &args, &ignored);
 }
 
 /* Taken as a scan only while the rows follow: coalescing may be long, and excludes others by itself. */
@@ -146,7 +147,9 @@ static void watch_sr(struct api_call *c, const struct row *sr, bool refresh)
     if (dirty)
         error = clean(c, sr);
     if (error != NULL)
-        log_info("clearing up SR %s: %s", row_string(sr, F_SR_uuid), error_text(c->arena, error));
+        log_debug("clearing up SR %s: %s", row_string(sr, F_SR_uuid), error_text(c->arena, error));
+    if (error_is(error, "TASK_CANCELLED") && !refresh)
+        return; /* it goes on: the next round asks again */
     error = dirty || scanned ? scan(c, sr) : refresh_disks(c, sr);
     if (error != NULL)
         log_info("looking at SR %s: %s", row_string(sr, F_SR_uuid), error_text(c->arena, error));

@@ -217,6 +217,7 @@ static void test_cancelled(void **state)
     w.merging = give_up;
     assert_true(error_is(driver->sr_clean(w.c, &w.sr, &more), "TASK_CANCELLED"));
     check_chain(&w, vdi);
+    cancel_unref(w.c->cancel);
     w.c->cancel = NULL;
     w.merging = NULL;
     file_world_clean(&w);

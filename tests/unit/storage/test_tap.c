@@ -235,10 +235,12 @@ static void test_no_answer_is_an_error_in_time(void **state)
     fails(tap_call(w.c, w.taps, "sr/a", "activate", NULL, -1, NULL), "has not answered 'activate'");
     assert_string_equal(ask(&w, "sr/a", "state"), "inactive"); /* on a new connection */
     assert_int_equal(pid_of(&w, "sr/a"), pid);
-    cancel_raise(w.c->cancel);
-    struct error *error = tap_call(w.c, w.taps, "sr/a", "activate", NULL, -1, NULL);
+    struct call cancelled = *w.c;
+    cancelled.cancel = cancel_new();
+    cancel_raise(cancelled.cancel);
+    struct error *error = tap_call(&cancelled, w.taps, "sr/a", "activate", NULL, -1, NULL);
     assert_true(error_is(error, "TASK_CANCELLED"));
-    w.c->cancel = NULL;
+    cancel_unref(cancelled.cancel);
     attach(&w, "sr/n", "nonsense", "vbd-1");
     fails(tap_call(w.c, w.taps, "sr/n", "activate", NULL, -1, NULL), "nonsense");
     world_release(&w);

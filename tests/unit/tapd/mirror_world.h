@@ -17,6 +17,8 @@
 
 #define WORLD_GUESTS 12u
 #define SECTOR 512
+#define KIB 1024
+#define MIB (1024 * KIB)
 
 struct world;
 struct guest_op {
@@ -215,7 +217,7 @@ static inline void world_changed(void *ctx)
     struct mirror_status s;
 
     w->n_changed++;
-    if (w->layer != NULL && getenv("TALK") != NULL) {
+    if (w->layer != NULL && getenv("TALK") != NULL) { /* to follow a life that went wrong */
         mirror_get(w->layer, &s);
         print_message("%lld us: state %d %s\n", (long long)w->clock.now_us, s.state, s.error);
     }
@@ -371,6 +373,54 @@ static inline void world_free(struct world *w)
     xfree(w->claimed);
     loop_free(w->loop);
     arena_free(w->arena);
+}
+
+/* --- by chance --------------------------------------------------------------------------------------------- */
+
+/* How many random lives each kind of test has: RUNS in the environment for more. */
+static inline unsigned runs(unsigned n)
+{
+    const char *more = getenv("RUNS");
+    return more != NULL ? n * (unsigned)strtoul(more, NULL, 10) : n;
+}
+
+static inline int64_t random_size(struct world *w, uint32_t seed)
+{
+    w->seed = seed;
+    pick(w, 2);
+    return (int64_t)(1 + pick(w, 400)) * 4096 + (pick(w, 3) == 0 ? 512 * (int64_t)pick(w, 8) : 0);
+}
+
+static inline void vary(struct world *w)
+{
+    w->options.budget_us = pick(w, 3) == 0 ? 0 : (int64_t)(1 + pick(w, 200)) * 1000;
+    w->options.proof = pick(w, 5) != 0;
+    w->options.remote = pick(w, 2) == 0 ? &world_remote : NULL;
+    w->cannot_hash = pick(w, 3) == 0;
+    w->options.bandwidth = pick(w, 5) == 0 ? (int64_t)(1 + pick(w, 50)) * MIB : 0;
+    if (pick(w, 4) != 0)
+        world_later(w);
+}
+
+static inline void drive_to_switch(struct world *w)
+{
+    /* less and less, so that it must converge at last */
+    for (unsigned busy = 60; world_state(w) != MIRROR_SWITCHED; busy /= 2) {
+        assert_int_not_equal(world_state(w), MIRROR_FAILED);
+        enum mirror_state s = world_run(w, busy > 0 ? 1000 : 100000, busy);
+        assert_true(s == MIRROR_SWITCHED || busy > 0);
+    }
+}
+
+struct failing { struct world *w; unsigned left; int error; bool failed; };
+static inline int fail_at(void *ctx, struct memory_block *m, struct block_request *r)
+{
+    struct failing *f = ctx;
+
+    if (f->failed || --f->left > 0)
+        return 0;
+    f->failed = true;
+    return f->error;
 }
 
 #endif

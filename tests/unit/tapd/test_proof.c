@@ -4,9 +4,6 @@
 #include "storage/tapd/mirror_zeros.h"
 #include "tests/unit/tapd/mirror_world.h"
 
-#define KIB 1024
-#define MIB (1024 * KIB)
-
 static void hex(const uint8_t *digest, char text[33])
 {
     for (unsigned i = 0; i < PROOF_DIGEST; i++)

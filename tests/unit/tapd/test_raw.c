@@ -291,6 +291,14 @@ static void test_extents(void **state)
     m = (struct map){ .kinds = "xxxxxxxxxxxxxxxx", .next = 4 * 64 * KIB, .enough = 2 };
     assert_int_equal(block_extents(k, 4 * 64 * KIB, 12 * 64 * KIB, true, note, &m), 0);
     assert_string_equal(m.kinds, "xxxxDHHHHHHHHHHx");
+    assert_int_equal(run(&b, k, BLOCK_ZERO, 0, 3 * 64 * KIB, 64 * KIB, 1), 0); /* seen at once, whatever was looked up */
+    m = (struct map){ .kinds = "xxxxxxxxxxxxxxxx" };
+    assert_int_equal(block_extents(k, 0, MIB, false, note, &m), 0);
+    assert_string_equal(m.kinds, "HHDHDHHHHHHHHHHD");
+    assert_int_equal(run(&b, k, BLOCK_WRITE, 0, 0, 64 * KIB, 1), 0);
+    m = (struct map){ .kinds = "xxxxxxxxxxxxxxxx" };
+    assert_int_equal(block_extents(k, 0, 3 * 64 * KIB, false, note, &m), 0);
+    assert_string_equal(m.kinds, "DHDxxxxxxxxxxxxx");
     assert_int_equal(block_extents(k, 0, MIB + 512, false, note, &m), -EINVAL);
     assert_int_equal(block_extents(k, MIB, 0, false, note, &m), 0);
     block_close(k);

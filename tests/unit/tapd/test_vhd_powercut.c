@@ -340,23 +340,25 @@ static void read_done(struct block_request *r)
     ((struct reading *)r->owner)->done = true;
 }
 
-static void open_block(struct world *w, struct disk_io *io, const char *path, bool read_only, struct block **b)
+static void open_block(struct world *w, struct loop *loop, struct disk_io *io, const char *path, bool read_only, struct block **b)
 {
-    const struct block_open o = { .loop = w->loop, .io = io, .format = "vhd", .path = path, .read_only = read_only, .cached = true };
+    const struct block_open o = { .loop = loop, .io = io, .format = "vhd", .path = path, .read_only = read_only, .cached = true };
     struct error *error = vhd_open(w->c->arena, &o, b);
 
     if (error != NULL)
         fail_msg("%s", error->params[2]);
 }
 
+/* On a loop of its own: the image that was cut must not go on meanwhile. */
 static void check_cut(struct world *w, const char *path, bool read_only)
 {
-    struct disk_io *io = disk_io_new(w->loop, false);
+    struct loop *loop = loop_new(&clock_real);
+    struct disk_io *io = disk_io_new(loop, false);
     struct request_pool *pool = request_pool_new(1, LENGTH_MAX);
     struct block *b;
 
     io->seed = &w->seed;
-    open_block(w, io, path, read_only, &b);
+    open_block(w, loop, io, path, read_only, &b);
     for (int64_t at = 0; at < SIZE; at += LENGTH_MAX) {
         struct block_request *r = request_take(pool);
         struct reading reading = { false };
@@ -368,7 +370,7 @@ static void check_cut(struct world *w, const char *path, bool read_only)
         r->owner = &reading;
         block_submit(b, r);
         while (!reading.done)
-            loop_turn(w->loop, 0);
+            loop_turn(loop, 0);
         for (uint32_t s = 0; s < r->length / 512; s++)
             check_sector(w, (uint32_t)(at / 512) + s, (uint8_t *)r->buffer + s * 512);
         request_give(pool, r);
@@ -376,6 +378,7 @@ static void check_cut(struct world *w, const char *path, bool read_only)
     assert_int_equal(block_close(b), 0);
     request_pool_free(pool);
     disk_io_free(io);
+    loop_free(loop);
 }
 
 static void run_image(struct world *w, const char *path, const char *shadow, const char *cut)
@@ -383,7 +386,7 @@ static void run_image(struct world *w, const char *path, const char *shadow, con
     copy_file(path, shadow);
     w->io->shadow = shadow;
     w->io->shadow_fd = open(shadow, O_RDWR | O_CLOEXEC);
-    open_block(w, w->io, path, false, &w->block);
+    open_block(w, w->loop, w->io, path, false, &w->block);
     for (unsigned cuts = 0; cuts < CUTS;) {
         struct block_request *r = w->out == 0 || random_of(&w->seed, 3) == 0 ? request_take(w->pool) : NULL;
 
