@@ -110,7 +110,7 @@ static struct error *start_in_tap(struct call *c, struct storage *s, const char 
     return tap_call(c, s->taps, key, "mirror-start", &args, -1, NULL);
 }
 
-struct error *vdi_mirror_start(struct call *c, struct storage *s, const char *sr, const char *location, const struct vdi_mirror_spec *spec)
+static struct error *start_in_turn(struct call *c, struct storage *s, const char *sr, const char *location, const struct vdi_mirror_spec *spec)
 {
     struct mirror m;
     struct vdi_where where;
@@ -136,6 +136,17 @@ struct error *vdi_mirror_start(struct call *c, struct storage *s, const char *sr
             log_warn("%s: %s", m.key, error_text(c->arena, undo));
         target_release(c, s, to);
     }
+    return error;
+}
+
+struct error *vdi_mirror_start(struct call *c, struct storage *s, const char *sr, const char *location, const struct vdi_mirror_spec *spec)
+{
+    struct turn turn = { .sr = sr, .location = location };
+    struct error *error;
+
+    TRY(turn_begin(c, s, &turn));
+    error = start_in_turn(c, s, sr, location, spec);
+    turn_end(s, &turn);
     return error;
 }
 
@@ -173,23 +184,38 @@ struct error *vdi_mirror_set(struct call *c, struct storage *s, const char *sr, 
 }
 
 /* --- switch --------------------------------------------------------------------------------------------------------- */
-/* The tapd serves the target: it gets its key, and the old image is let go. */
-static struct error *settle(struct call *c, struct storage *s, const char *sr, const char *location, const struct mirror *m)
+/* The tapd serves the target: it gets its key, and the old image is let go. Somebody who asked for the same may have
+ * been first. */
+static struct error *settle_in_turn(struct call *c, struct storage *s, const char *sr, const char *location)
 {
-    struct call calm = storage_calm(c);
-    struct turn turn = { .sr = sr, .location = location };
+    struct mirror m;
     struct error *error;
 
+    TRY(mirror_look(c, s, sr, location, &m));
+    if (m.standing == STANDS_MOVED)
+        return NULL;
+    if (m.standing != STANDS_SWITCHED)
+        return storage_failed(c, "the mirror of %s has not switched", m.key);
     TRY(STORAGE_FAULT(c, "vdi.mirror.before-rekey"));
-    if (m->to[0] != '\0')
-        TRY(tap_rekey(&calm, s->taps, m->key, m->to));
-    TRY(turn_begin(&calm, s, &turn));
-    error = vdi_let_go(&calm, s, sr, location);
-    turn_end(s, &turn);
+    if (m.to[0] != '\0')
+        TRY(tap_rekey(c, s->taps, m.key, m.to));
+    error = vdi_let_go(c, s, sr, location);
     if (error != NULL)
-        log_warn("letting go of %s after its switch: %s", m->key, error_text(c->arena, error));
-    log_info("%s is served by %s now", m->key, m->to[0] != '\0' ? m->to : m->path);
+        log_warn("letting go of %s after its switch: %s", m.key, error_text(c->arena, error));
+    log_info("%s is served by %s now", m.key, m.to[0] != '\0' ? m.to : m.path);
     return NULL;
+}
+
+static struct error *settle(struct call *c, struct storage *s, const char *sr, const char *location)
+{
+    struct turn turn = { .sr = sr, .location = location };
+    struct call calm = storage_calm(c);
+    struct error *error;
+
+    TRY(turn_begin(&calm, s, &turn));
+    error = settle_in_turn(&calm, s, sr, location);
+    turn_end(s, &turn);
+    return error;
 }
 
 struct error *vdi_mirror_switch(struct call *c, struct storage *s, const char *sr, const char *location)
@@ -201,7 +227,7 @@ struct error *vdi_mirror_switch(struct call *c, struct storage *s, const char *s
     if (m.standing == STANDS_MOVED)
         return NULL;
     if (m.standing == STANDS_SWITCHED)
-        return settle(c, s, sr, location, &m);
+        return settle(c, s, sr, location);
     if (m.standing == STANDS_NOWHERE || m.to == NULL || strcmp(mirror_state(&m), "none") == 0)
         return storage_failed(c, "%s is not being mirrored", m.key);
     if (strcmp(mirror_state(&m), "failed") == 0)
@@ -214,10 +240,10 @@ struct error *vdi_mirror_switch(struct call *c, struct storage *s, const char *s
         struct call calm = storage_calm(c);
 
         TRY(mirror_look(&calm, s, sr, location, &m));
-        if (m.standing != STANDS_SWITCHED)
+        if (m.standing != STANDS_SWITCHED && m.standing != STANDS_MOVED)
             return error;
     }
-    return settle(c, s, sr, location, &m);
+    return settle(c, s, sr, location);
 }
 
 struct error *vdi_mirror_abort(struct call *c, struct storage *s, const char *sr, const char *location)

@@ -33,7 +33,7 @@ struct error *tap_failed(struct arena *a, const char *fmt, ...)
 }
 
 /* --- one tap ------------------------------------------------------------------------------------------------ */
-struct tap *tap_new(const char *key, const char *dir)
+struct tap *tap_entry_new(const char *key, const char *dir)
 {
     struct tap *tap = xcalloc(1, sizeof(*tap));
 
@@ -44,7 +44,7 @@ struct tap *tap_new(const char *key, const char *dir)
     return tap;
 }
 
-void tap_free(struct tap *tap)
+void tap_entry_free(struct tap *tap)
 {
     for (unsigned i = 0; i < tap->n_users; i++)
         xfree(tap->users[i]);
@@ -67,7 +67,7 @@ bool tap_is_ghost(const struct tap *tap) { return tap->n_users == 0 && tap->pid 
 static void unref_locked(struct tap *tap)
 {
     if (--tap->refs == 0)
-        tap_free(tap);
+        tap_entry_free(tap);
 }
 
 /* --- the table, and turns ------------------------------------------------------------------------------------- */
@@ -82,7 +82,7 @@ struct tap *tap_find_locked(struct taps *t, const char *key)
 static struct tap *add_locked(struct taps *t, const char *key)
 {
     AUTO_FREE char *dir = xprintf("%s/%u", t->dir, t->next_dir++);
-    struct tap *tap = tap_new(key, dir);
+    struct tap *tap = tap_entry_new(key, dir);
 
     tap->next = t->list;
     t->list = tap;
@@ -499,7 +499,7 @@ void taps_free(struct taps *t)
 
         CHECK(!tap->busy);
         t->list = tap->next;
-        tap_free(tap);
+        tap_entry_free(tap);
     }
     close(t->wake_fd);
     cond_release(&t->changed);

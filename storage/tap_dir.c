@@ -113,7 +113,7 @@ struct tap *tap_owner_read(struct arena *a, const char *dir)
 
     if (!line_read(a, path_in(a, dir, "owner"), "owner", &words) || value_get_string(&words, "key", "")[0] == '\0')
         return NULL;
-    struct tap *tap = tap_new(value_get_string(&words, "key", ""), dir);
+    struct tap *tap = tap_entry_new(value_get_string(&words, "key", ""), dir);
     for (const char *user = value_get_string(&words, "users", ""); *user != '\0';) {
         size_t len = strcspn(user, ",");
 

@@ -64,8 +64,8 @@ void tap_remove(struct taps *, struct tap *); /* from the table; the caller stil
 struct tap *tap_find_locked(struct taps *, const char *key);
 struct error *tap_failed(struct arena *, const char *fmt, ...) PRINTF(2, 3);
 bool tap_is_ghost(const struct tap *); /* only remembers where its key went */
-struct tap *tap_new(const char *key, const char *dir);
-void tap_free(struct tap *);
+struct tap *tap_entry_new(const char *key, const char *dir);
+void tap_entry_free(struct tap *);
 
 /* --- tap_dir.c: the files ------------------------------------------------------------------------------- */
 /* "owner": key, users, from, lead; ours, replaced durably. -errno. */

@@ -255,7 +255,7 @@ static struct tap *after_reboot(struct arena *a, struct tap *tap)
             return tap;
     }
     tap_dir_remove(tap->dir);
-    tap_free(tap);
+    tap_entry_free(tap);
     return NULL;
 }
 

@@ -211,7 +211,7 @@ static void turn(struct loop *l)
     bury(l);
 }
 
-void *loop_run(void *arg)
+void *http_loop_run(void *arg)
 {
     struct loop *l = arg;
 

@@ -29,7 +29,7 @@ struct loop {
 /* 0 or -errno. */
 NODISCARD int loop_init(struct loop *, struct http_server *);
 void loop_release(struct loop *); /* after its thread ended, or was never started; delivers what mail is left */
-void *loop_run(void *loop);       /* the thread: until http_server.stop and the last connection is gone */
+void *http_loop_run(void *loop);       /* the thread: until http_server.stop and the last connection is gone */
 
 struct loop *loop_current(void); /* of this thread; NULL on others */
 void loop_send(struct loop *, struct mail *); /* any thread */

@@ -69,7 +69,7 @@ void http_server_start(struct http_server *s)
 {
     s->started = true;
     for (unsigned i = 0; i < s->n_loops; i++)
-        s->loops[i].thread = thread_start("http", loop_run, &s->loops[i]);
+        s->loops[i].thread = thread_start("http", http_loop_run, &s->loops[i]);
 }
 
 void http_server_wake(struct http_server *s, const uint64_t mask[2])

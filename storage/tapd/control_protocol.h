@@ -40,7 +40,7 @@
  *   listen address= port= tls=0|1 [certificate=]  -> port=   NBD over TCP (STARTTLS required when tls=1)
  *   unlisten
  *   mirror-start format= path= [bandwidth=bytes/s] [budget_ms=] [mode=mirror|copy|point|merge] [proof=1|0]
- *                [silence_ms=] [streams=]          see storage/tapd/mirror.h
+ *                [silence_ms=] [reconnect_ms=] [streams=]   see storage/tapd/mirror.h
  *   mirror-set   [bandwidth=] [budget_ms=]
  *   mirror-switch               once converged: drain, copy and prove the rest, go over to the target (spec is
  *                               rewritten), drop the old image. Answers at once; status tells
@@ -49,6 +49,8 @@
  *   fault-arm spec=             as FAULTS; "" disarms all (only when started with --allow-faults)
  *   quit                        deactivate, answer, exit
  *
+ * While an active disk by NBD cannot be reached the guest waits, and verbs that would have to drain it (deactivate, quit,
+ * pause, mirror-start, mirror-end, another chain) are refused.
  * Verbs run one at a time, whatever connection they come by; only status and fault-arm do not wait. A spec that is
  * active but cannot be opened at the start is tried again every second (serving=0 until then). SIGTERM drains, flushes
  * and exits; the spec stays and a restart goes on.

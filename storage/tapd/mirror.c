@@ -313,15 +313,18 @@ void mirror_stop(struct block *b, void (*ended)(void *), void *ctx)
 
     mirror_switch_give_up(m);
     m->stopping = true;
-    m->lost = false;
     m->ended = ended;
     m->ended_ctx = ctx;
     loop_timer_clear(b->loop, &m->tick);
     loop_timer_clear(b->loop, &m->copier.cap);
-    mirror_target_stop(m);
+    if (!mirror_over(m)) {
+        m->lost = false;
+        mirror_target_stop(m);
+    }
     if (m->map != NULL)
         mirror_map_forget(m->map);
-    mirror_guests_release(m);
+    if (!m->lost)
+        mirror_guests_release(m);
     mirror_kick(m);
 }
 
@@ -331,6 +334,7 @@ struct block *mirror_take(struct block *b)
     struct block *stays = b->below, *goes = stays == m->target ? m->source : m->target;
 
     CHECK(m->stopping && m->jobs == 0 && m->guests.in_flight == 0);
+    mirror_target_stop(m);
     block_close(goes); /* it is over with it: an error has nobody to tell */
     m->source = m->target = b->below = NULL;
     return stays;

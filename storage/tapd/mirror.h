@@ -68,7 +68,8 @@ void mirror_set(struct block *, int64_t bandwidth, int64_t budget_us); /* -1: as
  * 'switched': requests go to the target from then on. */
 void mirror_switch(struct block *, int (*commit)(void *ctx), void *ctx);
 /* Ends it; calls 'ended' (on the loop) when nothing of the mirror's own is in flight; the guest goes on. Before the
- * switch the source remains below; after it, the target. The map is removed. When the guest's requests are drained
+ * switch the source remains below; after it, the target (one by nbd that is lost just then: whoever takes it has to
+ * keep it, see nbd_keep). The map is removed. When the guest's requests are drained
  * too, mirror_take gives the remaining block, and the layer may then be closed. A layer closed while it mirrors
  * waits for its own requests and leaves the map for a later resume. */
 void mirror_stop(struct block *, void (*ended)(void *), void *ctx);

@@ -12,6 +12,7 @@
 const struct mirror_remote mirror_remote_nbd = { nbd_is_lost, nbd_watch, nbd_reconnect, nbd_can_hash, nbd_hash };
 
 static void retry_fired(struct loop_timer *);
+static void lost(struct mirror *, const char *what, int result);
 static void flush_done(struct block_request *);
 
 /* The remote noticed by itself: nothing of ours need be in flight. */
@@ -21,8 +22,11 @@ void mirror_target_init(struct mirror *m)
 {
     m->retry.fired = retry_fired;
     m->heard_us = loop_now_us(m->block.loop);
-    if (m->remote != NULL)
-        m->remote->watch(m->target, m->options.silence_us, noticed, m);
+    if (m->remote == NULL)
+        return;
+    m->remote->watch(m->target, m->options.silence_us, noticed, m);
+    if (m->remote->is_lost(m->target))
+        lost(m, "starting", -ENOTCONN);
 }
 
 void mirror_target_sent(struct mirror *m)
@@ -38,7 +42,9 @@ void mirror_target_heard(struct mirror *m, int result)
         m->heard_us = loop_now_us(m->block.loop);
 }
 
-static bool in_use(const struct mirror *m) { return !m->stopping && (mirror_over(m) || mirror_runs(m)); }
+/* Over, it is the guest's disk: connected again also while the layer is being left. */
+static bool in_use(const struct mirror *m) { return mirror_over(m) || mirror_runs(m); }
+static bool still_wanted(const struct mirror *m) { return m->lost && (mirror_over(m) || !m->stopping); }
 
 /* --- connecting again ----------------------------------------------------------------------------------- */
 
@@ -47,7 +53,7 @@ static void reconnected(void *ctx, int result)
     struct mirror *m = ctx;
 
     m->reconnecting = false;
-    if (!m->lost || m->stopping)
+    if (!still_wanted(m))
         return;
     if (result == 0) {
         m->lost = false;
@@ -77,7 +83,7 @@ static void retry_fired(struct loop_timer *t)
 {
     struct mirror *m = CONTAINER_OF(t, struct mirror, retry);
 
-    if (m->lost && !m->stopping && !m->reconnecting)
+    if (still_wanted(m) && !m->reconnecting)
         reconnect(m);
 }
 

@@ -298,6 +298,20 @@ void nbd_watch(struct block *b, int64_t silence_us, void (*lost)(void *ctx, int 
         nbd_client_silence(c);
 }
 
+void nbd_keep(struct block *b, int64_t retry_us)
+{
+    struct nbd_client *c = client_of(b);
+
+    c->options.keep = true;
+    c->options.retry_us = retry_us;
+    if (c->up)
+        return;
+    nbd_client_connect_cancel(c);
+    for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++)
+        nbd_connection_down(&c->connections[i]);
+    nbd_client_again(c);
+}
+
 void nbd_traffic(const struct block *b, uint64_t *sent_r, uint64_t *received_r)
 {
     *sent_r = client_of_const(b)->sent;
@@ -360,6 +374,7 @@ static int client_close(struct block *b)
     c->up = false;
     c->lost_unreported = false;
     loop_timer_clear(b->loop, &c->silence);
+    loop_timer_clear(b->loop, &c->again);
     loop_not_later(b->loop, &c->send_later);
     loop_not_later(b->loop, &c->report_later);
     if (c->calling > 0)
@@ -430,39 +445,28 @@ static struct nbd_client *client_new(struct loop *loop, const struct nbd_options
     return c;
 }
 
-struct opening {
-    struct loop *loop;
-    struct loop_timer wake; /* so that the turn in which it ended does not wait */
-    bool ended;
-    int result;
-};
-
-static void woken(struct loop_timer *timer) { timer->at_us = 0; }
+struct opening { bool ended; int result; };
 
 static void open_ended(void *ctx, int result)
 {
     struct opening *o = ctx;
     o->ended = true;
     o->result = result;
-    loop_timer_set(o->loop, &o->wake, 1);
 }
 
 /* Turns the loop until the connections stand. The client is freed on failure. */
 static struct error *finish_open(struct arena *a, struct nbd_client *c, const char *what, struct block **block_r)
 {
-    struct opening o = { .loop = c->block.loop, .wake.fired = woken };
+    struct opening o = { 0 };
 
     nbd_client_connect(c, open_ended, &o);
     while (!o.ended)
         loop_turn(c->block.loop, -1);
-    loop_timer_clear(c->block.loop, &o.wake);
     if (o.result != 0) {
         char *text = arena_printf(a, "%s: %s: %s", what, c->connect_text, strerror(-o.result));
         nbd_client_free(c);
         return err_sr_backend_failure(a, "tapd", "", text);
     }
-    if ((c->server.flags & NBD_TFLAG_SEND_WRITE_ZEROES) == 0)
-        c->zeros = xcalloc(1, BLOCK_REQUEST_MAX);
     *block_r = &c->block;
     return NULL;
 }
@@ -486,6 +490,11 @@ struct error *nbd_open_with(struct arena *a, const struct block_open *open, cons
     if (why != NULL) {
         nbd_client_free(c);
         return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "%s: %s", open->path, why));
+    }
+    if (options->later_size > 0) {
+        c->block.size = options->later_size;
+        *block_r = &c->block;
+        return NULL;
     }
     return finish_open(a, c, open->path, block_r);
 }

@@ -26,6 +26,10 @@ struct nbd_options {
     unsigned connections;   /* where the server allows several (0: 1); at most NBD_CONNECTIONS_MAX */
     int64_t silence_us;     /* 0: NBD_SILENCE_US */
     bool keep;              /* after a loss requests wait, those unanswered are sent again after nbd_reconnect */
+    int64_t retry_us;       /* with 'keep': connects again by itself, so often, for as long as it takes; nobody calls
+                               nbd_reconnect. 0: no */
+    int64_t later_size;     /* not 0: opens at once, as one that is lost (of this size, until it knows better: a smaller
+                               server is -ESTALE); nbd_reconnect connects it. Not with 'keep' */
     void (*lost)(void *ctx, int reason); /* -errno; on the loop, never inside a call of ours; NULL: nobody */
     void *ctx;
 };
@@ -36,6 +40,9 @@ bool nbd_is(const struct block *); /* made by nbd_open: the functions below take
 /* Later than opening; silence_us 0: as it is. */
 void nbd_watch(struct block *, int64_t silence_us, void (*lost)(void *ctx, int reason), void *ctx);
 bool nbd_is_lost(const struct block *);
+/* 'keep' and 'retry_us' from now on, also when it is lost already. An nbd_reconnect under way is given up: its 'done'
+ * is not called. */
+void nbd_keep(struct block *, int64_t retry_us);
 /* One try to connect all of it again, after a loss; 'done' is called on the loop with 0 or -errno (-ESTALE: it has
  * another size now or became read-only; -ETIMEDOUT after NBD_CONNECT_US), never inside this call. One at a time. */
 void nbd_reconnect(struct block *, void (*done)(void *ctx, int result), void *ctx);

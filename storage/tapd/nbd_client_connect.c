@@ -183,6 +183,10 @@ static int take_server(struct nbd_client *c, const struct nbd_shaken *s, const c
         *text_r = "its block sizes do not allow for ours";
         return -EINVAL;
     }
+    if ((int64_t)s->size < c->options.later_size) {
+        *text_r = "it is not the disk it was";
+        return -ESTALE;
+    }
     *text_r = "it is exported read-only";
     return read_only && !c->block.read_only ? -EROFS : 0;
 }
@@ -195,6 +199,8 @@ static void adopt_server(struct nbd_client *c, const struct nbd_shaken *s)
     c->allocation_id = s->context_id[0];
     c->can_hash = s->structured && s->has_context[1];
     c->block.thin = (s->flags & NBD_TFLAG_SEND_TRIM) != 0 && (s->flags & NBD_TFLAG_SEND_WRITE_ZEROES) != 0;
+    if ((s->flags & NBD_TFLAG_SEND_WRITE_ZEROES) == 0 && c->zeros == NULL)
+        c->zeros = xcalloc(1, BLOCK_REQUEST_MAX);
 }
 
 /* One more has finished its negotiation. */

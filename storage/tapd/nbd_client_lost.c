@@ -50,6 +50,34 @@ void nbd_client_silence_fired(struct loop_timer *timer)
         loop_timer_set(c->block.loop, &c->silence, now + c->options.silence_us / 4);
 }
 
+/* --- again and again -------------------------------------------------------------------------------- */
+
+static void tried(void *ctx, int result)
+{
+    struct nbd_client *c = ctx;
+
+    if (result == 0) {
+        log_info("%s: connected again", c->uri.socket != NULL ? c->uri.socket : c->uri.host);
+        return;
+    }
+    if (c->tries++ % 64 == 0)
+        log_warn("%s: still lost: %s: %s", c->uri.socket != NULL ? c->uri.socket : c->uri.host, c->connect_text, strerror(-result));
+    loop_timer_set(c->block.loop, &c->again, clock_us(loop_clock(c->block.loop)) + c->options.retry_us);
+}
+
+static void again_fired(struct loop_timer *timer)
+{
+    struct nbd_client *c = CONTAINER_OF(timer, struct nbd_client, again);
+    nbd_client_connect(c, tried, c);
+}
+
+void nbd_client_again(struct nbd_client *c)
+{
+    c->tries = 0;
+    c->again.fired = again_fired;
+    loop_timer_set(c->block.loop, &c->again, loop_now_us(c->block.loop) + 1);
+}
+
 /* --- loss ------------------------------------------------------------------------------------------- */
 
 static int by_order(const void *a, const void *b)
@@ -111,5 +139,7 @@ void nbd_client_lost(struct nbd_client *c, int reason)
     c->extents_from = c->extents_to = 0;
     c->lost_unreported = true;
     loop_later(c->block.loop, &c->report_later);
+    if (c->options.keep && c->options.retry_us > 0)
+        nbd_client_again(c);
     c->hold_reports--;
 }

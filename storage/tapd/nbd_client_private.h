@@ -124,6 +124,8 @@ struct nbd_client {
     void *connected_ctx;
     struct loop_timer deadline;
     struct loop_timer retry;    /* a Unix listener's backlog was full */
+    struct loop_timer again;    /* options.retry_us */
+    unsigned tries;             /* since the loss */
     struct loop_idle connect_begin, connect_end;
 
     struct nbd_slot *slots, *free_slots; /* one more than NBD_SLOTS: the last is for block status */
@@ -184,6 +186,7 @@ void nbd_status_entry(struct nbd_client *, uint32_t length, uint32_t flags); /* 
 
 /* nbd_client_lost.c */
 void nbd_client_lost(struct nbd_client *, int reason);
+void nbd_client_again(struct nbd_client *);   /* lost, with options.retry_us: tries, soon */
 void nbd_client_silence(struct nbd_client *); /* something went out: watch */
 void nbd_client_silence_fired(struct loop_timer *);
 /* Looks at one connection: true when it has been silent for too long. */

@@ -17,6 +17,7 @@
 #include "storage/tapd/control.h"
 #include "storage/tapd/gate.h"
 #include "storage/tapd/mirror.h"
+#include "storage/tapd/nbd_client.h"
 #include "storage/tapd/nbd_server.h"
 #include "storage/tapd/spec.h"
 
@@ -32,6 +33,8 @@ NODISCARD struct error *tap_new(struct arena *, const struct tap_options *, stru
 /* SIGTERM: drains and flushes, then stops the loop; the spec stays, a restart goes on. */
 void tap_shutdown(struct tap *);
 void tap_free(struct tap *); /* after the loop has stopped */
+
+#define TAP_AWAY "the disk is on another machine that cannot be reached now"
 
 /* --- inside ------------------------------------------------------------------------------------------ */
 typedef void tap_after_fn(struct tap *, int result);
@@ -55,6 +58,7 @@ struct tap {
     struct block *stats, *throttle; /* from the first opening on */
     struct block *cbt, *mirror;     /* may be NULL */
     struct block *source;           /* the chain with its fault layer; NULL: closed */
+    struct block *remote;           /* the chain when it is one by NBD */
 
     struct control_call *call; /* the verb that runs; the others wait */
     struct control_call *queue, **queue_last;
@@ -88,9 +92,11 @@ void tap_fail_later(struct tap *); /* tries to open once more in a second */
 NODISCARD struct error *tap_open(struct tap *, struct arena *, const char *format, const char *path, const char *cbt);
 int tap_close(struct tap *); /* closes all below the throttle; nothing open is fine. 0 or -errno */
 void tap_link(struct tap *); /* after source, mirror or cbt changed */
-struct block *tap_with_faults(struct tap *, struct block *chain);
+void tap_take_chain(struct tap *, struct block *chain); /* becomes the source, with its fault layer */
+bool tap_is_away(const struct tap *); /* the disk is remote and lost: nothing can be drained now */
 void tap_throttle(struct tap *);
-NODISCARD struct error *tap_open_image(struct tap *, struct arena *, const char *format, const char *path, unsigned streams, struct block **block_r);
+NODISCARD struct error *tap_open_image(struct tap *, struct arena *, const char *format, const char *path, const struct nbd_options *,
+                                      struct block **block_r);
 
 /* tap_mirror.c */
 bool tap_has_mirror(const struct tap *); /* one that is not ended, also a failed one */

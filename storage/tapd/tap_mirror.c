@@ -31,15 +31,17 @@ static bool is_over(enum mirror_state s) { return s == MIRROR_SWITCHED || s == M
 static bool options_take(const char *mode, const struct value *v, struct tap_mirror_options *o)
 {
     int64_t bandwidth = argument_int(v, "bandwidth", 0), budget = argument_int(v, "budget_ms", 0), silence = argument_int(v, "silence_ms", 0),
-            streams = argument_int(v, "streams", 0);
+            streams = argument_int(v, "streams", 0), reconnect = argument_int(v, "reconnect_ms", 0);
     unsigned i = 0;
 
     while (i < ARRAY_LEN(mode_names) && strcmp(mode_names[i], mode) != 0)
         i++;
     *o = (struct tap_mirror_options){ 0 };
-    if (i == ARRAY_LEN(mode_names) || bandwidth < 0 || budget < 0 || budget > 3600000 || silence < 0 || silence > 3600000 || streams < 0 || streams > 64)
+    if (i == ARRAY_LEN(mode_names) || bandwidth < 0 || budget < 0 || budget > 3600000 || silence < 0 || silence > 3600000 || streams < 0 || streams > 64 ||
+        reconnect < 0 || reconnect > 86400000)
         return false;
     o->layer = (struct mirror_options){ .mode = (enum mirror_mode)i, .bandwidth = bandwidth, .budget_us = budget * 1000, .silence_us = silence * 1000 };
+    o->layer.reconnect_us = reconnect * 1000;
     o->layer.proof = argument_bool(v, "proof", true);
     o->streams = (unsigned)streams;
     return true;
@@ -51,7 +53,7 @@ static void options_keep(struct tap *t)
     const struct member members[] = {
         member_of("bandwidth", value_int(o->bandwidth)),          member_of("budget_ms", value_int((o->budget_us + 999) / 1000)),
         member_of("silence_ms", value_int((o->silence_us + 999) / 1000)), member_of("proof", value_bool(o->proof)),
-        member_of("streams", value_int(t->mirror_options.streams)),
+        member_of("streams", value_int(t->mirror_options.streams)), member_of("reconnect_ms", value_int(o->reconnect_us / 1000)),
     };
     struct value v = value_map(members, ARRAY_LEN(members));
     AUTO_TEXT text = TEXT_INIT;
@@ -141,9 +143,12 @@ static void insert(struct tap *t)
     tap_link(t);
 }
 
-static struct error *open_target(struct tap *t, struct arena *a, const char *format, const char *path)
+/* later: one by NBD that need not be there yet; the mirror begins with connecting it again. */
+static struct error *open_target(struct tap *t, struct arena *a, const char *format, const char *path, bool later)
 {
-    TRY(tap_open_image(t, a, format, path, t->mirror_options.streams, &t->target));
+    const struct nbd_options nbd = { .connections = t->mirror_options.streams, .later_size = later ? t->source->size : 0 };
+
+    TRY(tap_open_image(t, a, format, path, &nbd, &t->target));
     if (t->target->size >= t->source->size && !t->target->read_only)
         return NULL;
     bool small = t->target->size < t->source->size;
@@ -166,15 +171,15 @@ static struct error *prepare(struct tap *t, struct control_call *call)
     struct arena *a = call->arena;
     const char *format = value_get_string(v, "format", ""), *path = value_get_string(v, "path", "");
 
-    if (t->source == NULL)
-        return tap_error(a, "mirror-start: the disk is not open", 0);
+    if (t->source == NULL || tap_is_away(t))
+        return tap_error(a, t->source == NULL ? "mirror-start: the disk is not open" : TAP_AWAY, 0);
     if (tap_has_mirror(t))
         return tap_error(a, "mirror-start: there is a mirror already", 0);
     if (path[0] == '\0' || !options_take(value_get_string(v, "mode", "mirror"), v, &t->mirror_options))
         return tap_error(a, "mirror-start: malformed", 0);
     if (unlink(t->map_path) < 0 && errno != ENOENT)
         return tap_error(a, t->map_path, -errno);
-    TRY(open_target(t, a, format, path));
+    TRY(open_target(t, a, format, path, false));
     spec_set_string(&t->spec.mirror, arena_printf(a, "%s:%s", format, path));
     options_keep(t);
     struct error *e = tap_save(t, a, false);
@@ -205,7 +210,7 @@ static const struct error *start_again(struct tap *t, struct arena *a)
 
     if (colon == NULL || !control_message_parse(a, options, strlen(options), &mode, &v) || !options_take(mode, &v, &t->mirror_options))
         return tap_error(a, "the spec's mirror is malformed", 0);
-    return open_target(t, a, arena_strndup(a, target, (size_t)(colon - target)), arena_strdup(a, colon + 1));
+    return open_target(t, a, arena_strndup(a, target, (size_t)(colon - target)), arena_strdup(a, colon + 1), true);
 }
 
 void tap_mirror_again(struct tap *t, struct arena *a)
@@ -228,7 +233,7 @@ void tap_mirror_again(struct tap *t, struct arena *a)
 /* After a switch the old image, and the log of its changes, are not ours any more. */
 static void take_target(struct tap *t, struct block *target)
 {
-    t->source = tap_with_faults(t, target);
+    tap_take_chain(t, target);
     if (t->cbt == NULL || t->spec.cbt[0] != '\0')
         return;
     t->cbt->below = NULL;
@@ -314,6 +319,8 @@ void verb_mirror_end(struct tap *t, struct control_call *call)
     tap_mirror_get(t, &m);
     if (m.state != MIRROR_NONE && !is_over(m.state))
         tap_answer(t, tap_error(call->arena, "mirror-end: it is under way", 0), NULL);
+    else if (tap_is_away(t))
+        tap_answer(t, tap_error(call->arena, TAP_AWAY, 0), NULL);
     else
         leave_or_forget(t);
 }

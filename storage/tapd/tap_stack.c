@@ -6,7 +6,9 @@
 #include "storage/tapd/nbd_client.h"
 #include "storage/tapd/tap.h"
 
-struct error *tap_open_image(struct tap *t, struct arena *a, const char *format, const char *path, unsigned streams, struct block **block_r)
+#define RETRY_US 200000 /* a disk by NBD that was lost is connected again so often */
+
+struct error *tap_open_image(struct tap *t, struct arena *a, const char *format, const char *path, const struct nbd_options *nbd, struct block **block_r)
 {
     struct block_open o = {
         .loop = t->loop,
@@ -16,12 +18,28 @@ struct error *tap_open_image(struct tap *t, struct arena *a, const char *format,
         .cached = t->spec.cached,
         .dir = t->dir,
     };
-    struct nbd_options nbd = { .connections = streams };
 
-    return strcmp(format, "nbd") == 0 && streams > 0 ? nbd_open_with(a, &o, &nbd, block_r) : block_open(a, &o, block_r);
+    return strcmp(format, "nbd") == 0 ? nbd_open_with(a, &o, nbd, block_r) : block_open(a, &o, block_r);
 }
 
-struct block *tap_with_faults(struct tap *t, struct block *chain) { return t->allow_faults ? fault_layer(chain) : chain; }
+/* The guest of a disk that is lost waits for it, however long that takes. */
+void tap_take_chain(struct tap *t, struct block *chain)
+{
+    t->remote = nbd_is(chain) ? chain : NULL;
+    if (t->remote != NULL)
+        nbd_keep(chain, RETRY_US);
+    t->source = t->allow_faults ? fault_layer(chain) : chain;
+}
+
+bool tap_is_away(const struct tap *t)
+{
+    struct mirror_status m;
+
+    tap_mirror_get(t, &m);
+    if (t->mirror != NULL && m.state == MIRROR_SWITCHED)
+        return m.error[0] != '\0';
+    return t->remote != NULL && nbd_is_lost(t->remote);
+}
 
 static struct error *open_chain(struct tap *t, struct arena *a, const char *format, const char *path)
 {
@@ -37,7 +55,7 @@ static struct error *open_chain(struct tap *t, struct arena *a, const char *form
     struct block *chain;
 
     TRY(block_open(a, &o, &chain));
-    t->source = tap_with_faults(t, chain);
+    tap_take_chain(t, chain);
     return NULL;
 }
 
@@ -50,8 +68,7 @@ struct error *tap_open(struct tap *t, struct arena *a, const char *format, const
     if (cbt[0] != '\0' && !t->spec.read_only)
         e = cbt_layer(a, t->source, cbt, &t->cbt);
     if (e != NULL) { /* what was below is closed */
-        t->cbt = NULL;
-        t->source = NULL;
+        t->cbt = t->source = t->remote = NULL;
         return e;
     }
     tap_link(t);
@@ -97,7 +114,7 @@ int tap_close(struct tap *t)
     CHECK(t->mirror == NULL);
     if (t->source != NULL)
         rc = block_close(t->cbt != NULL ? t->cbt : t->source);
-    t->source = t->cbt = NULL;
+    t->source = t->cbt = t->remote = NULL;
     nbd_server_dirty(t->server, NULL);
     if (t->throttle != NULL)
         t->throttle->below = NULL;

@@ -91,7 +91,9 @@ static void paused(struct tap *t, int result)
 
 static void verb_pause(struct tap *t, struct control_call *call)
 {
-    if (t->spec.state == SPEC_ACTIVE)
+    if (t->spec.state == SPEC_ACTIVE && tap_is_away(t))
+        answer_state(t, tap_error(call->arena, TAP_AWAY, 0));
+    else if (t->spec.state == SPEC_ACTIVE)
         tap_hold(t, true, paused);
     else
         tap_answer_state(t);
@@ -128,6 +130,10 @@ static void mirror_left(struct tap *t, int result)
 
 static void verb_deactivate(struct tap *t, struct control_call *call)
 {
+    if (tap_is_away(t)) {
+        answer_state(t, tap_error(call->arena, TAP_AWAY, 0));
+        return;
+    }
     loop_timer_clear(t->loop, &t->again);
     if (t->mirror != NULL)
         tap_mirror_leave(t, mirror_left);
@@ -191,6 +197,8 @@ static void verb_resume(struct tap *t, struct control_call *call)
         tap_answer(t, tap_error(call->arena, "no other chain while there is a mirror", 0), NULL);
     else if (t->spec.state == SPEC_INACTIVE)
         answer_state(t, other ? move_spec(t, call) : NULL);
+    else if (other && tap_is_away(t))
+        answer_state(t, tap_error(call->arena, TAP_AWAY, 0));
     else if (other)
         tap_hold(t, true, reopen);
     else

@@ -74,8 +74,8 @@ class Demo:
         os.makedirs(path, exist_ok=True)
         config = {"location": path}
         self.fast = self.api("SR.create", self.hosts[0], config, "0", "Fast storage", "", "file", "user", True, {})
-        for host in self.hosts[1:]:
-            self.api("PBD.plug", self.api("PBD.create", {"host": host, "SR": self.fast, "device_config": config, "other_config": {}}))
+        for pbd in self.api("SR.get_PBDs", self.fast):
+            self.api("PBD.plug", pbd)
 
     def move_disk(self, name, sr, options):
         """The guest goes on writing while its disk changes its place and its format."""

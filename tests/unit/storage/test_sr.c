@@ -352,6 +352,62 @@ static void test_features(void **state)
     fakecall_release(&fake);
 }
 
+/* --- clearing up ------------------------------------------------------------------------------------------ */
+struct cleaner { struct world *w; pthread_t thread; bool ok; };
+
+static void *clean(void *arg)
+{
+    struct cleaner *k = arg;
+    struct arena *arena = arena_new();
+    struct call c = { .arena = arena, .clock = &clock_real };
+
+    k->ok = sr_clean(&c, k->w->storage, k->w->sr.uuid) == NULL;
+    arena_free(arena);
+    return NULL;
+}
+
+/* A step that is under way keeps those out that make and remove images, and nobody else. */
+static void test_clearing_up_has_the_turn(void **state)
+{
+    struct world w;
+    struct cleaner k = { .w = &w };
+    struct sr_stat sizes;
+    struct vdi_stat stat;
+    struct call hasty;
+
+    world_attached(&w);
+    disk(&w, MIB, &stat);
+    hasty = *w.c;
+    hasty.cancel = cancel_new();
+    cancel_raise(hasty.cancel);
+    assert_true(fault_arm("sr.clean=stop"));
+    k.thread = thread_start("clean", clean, &k);
+    while (!error_is(vdi_destroy(&hasty, w.storage, w.sr.uuid, uuid_make(w.c->arena)), "TASK_CANCELLED"))
+        ;
+    ok(sr_stat(w.c, w.storage, w.sr.uuid, &sizes));
+    assert_int_equal(sizes.virtual_allocation, MIB);
+    fault_disarm(NULL);
+    disk(&w, MIB, &stat);
+    pthread_join(k.thread, NULL);
+    assert_true(k.ok);
+    cancel_unref(hasty.cancel);
+    ok(sr_detach(w.c, w.storage, w.sr.uuid));
+    assert_true(error_is(sr_clean(w.c, w.storage, w.sr.uuid), "SR_NOT_ATTACHED"));
+    world_release(&w);
+}
+
+static void test_what_clearing_up_fails_with_is_told(void **state)
+{
+    struct world w;
+
+    world_attached(&w);
+    assert_true(fault_arm("sr.clean=error"));
+    assert_true(error_is(sr_clean(w.c, w.storage, w.sr.uuid), "SR_BACKEND_FAILURE"));
+    fault_disarm(NULL);
+    ok(sr_clean(w.c, w.storage, w.sr.uuid));
+    world_release(&w);
+}
+
 /* --- one call per SR and per VDI at a time --------------------------------------------------------------- */
 #define THREADS 8
 
@@ -427,6 +483,8 @@ int main(void)
         cmocka_unit_test(test_iso),
         cmocka_unit_test(test_fault_points),
         cmocka_unit_test(test_features),
+        cmocka_unit_test(test_clearing_up_has_the_turn),
+        cmocka_unit_test(test_what_clearing_up_fails_with_is_told),
         cmocka_unit_test(test_threads),
     };
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -260,6 +261,28 @@ static void test_may_be_handed_in_again_when_done(void **state)
     bench_end(&b);
 }
 
+/* Files in memory are done by plain calls, as well from inside 'done', and never inside submit. */
+static void test_in_memory(void **state)
+{
+    struct bench b;
+    char to[100] = "what is written", back[100] = "";
+
+    bench_make(&b);
+    close(b.fd);
+    b.fd = memfd_create("disk", MFD_CLOEXEC);
+    assert_true(b.fd >= 0);
+    disk_io_opened(b.io, b.fd);
+    assert_int_equal(transfer(&b, DISK_WRITE, to, sizeof to, 4096), 0);
+    assert_int_equal(transfer(&b, DISK_READ, back, sizeof back, 4096), 0);
+    assert_string_equal(back, to);
+    assert_int_equal(transfer(&b, DISK_READ, back, sizeof back, 8192), 0); /* beyond the end */
+    assert_int_equal(back[0], 0);
+    struct job j = { .slot = { .op = DISK_WRITE, .length = sizeof to, .n_iov = 1 }, .iov = { { to, sizeof to } }, .again = true };
+    assert_int_equal(run(&b, &j), 0);
+    disk_io_opened(b.io, -1);
+    bench_end(&b);
+}
+
 static void test_name(void **state)
 {
     struct bench b;
@@ -276,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_name),
+        cmocka_unit_test(test_in_memory),
         cmocka_unit_test(test_write_sync_read),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_beyond_the_end_are_zeros),

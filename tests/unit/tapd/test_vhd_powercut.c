@@ -162,6 +162,8 @@ void disk_io_free(struct disk_io *io)
 
 const char *disk_io_name(const struct disk_io *io) { return io->shadow_fd >= 0 ? "recording" : "shuffling"; }
 
+void disk_io_opened(struct disk_io *io, int fd) { }
+
 void disk_io_submit(struct disk_io *io, struct disk_io_op_slot *s)
 {
     s->next = io->queue;
