@@ -6,6 +6,7 @@
 #include "rpc/base/fault.h"
 #include "rpc/base/log.h"
 #include "storage/sr_copy.h"
+#include "storage/sr_merge.h"
 
 LOG_MODULE(sr);
 
@@ -154,10 +155,15 @@ static struct error *live_copy_point(void *ctx, struct call *c, const char *loca
     return copy_point(c, l->storage, vdi_key(c->arena, l->sr, location), from, to);
 }
 
+static struct error *live_merge(void *ctx, struct call *c, const char *location, const struct vdi_where *from, const struct vdi_where *to, bool *active_r)
+{
+    return merge_images(c, ctx, location, from, to, active_r);
+}
+
 void live_init(struct live *l, struct storage *s, const char *sr, const char *location)
 {
     *l = (struct live) {
-        .live = { .ctx = l, .pause = live_pause, .resume = live_resume, .resized = live_resized, .copy_point = live_copy_point },
+        .live = { .ctx = l, .pause = live_pause, .resume = live_resume, .resized = live_resized, .copy_point = live_copy_point, .merge = live_merge },
         .storage = s,
         .sr = sr,
         .location = location,

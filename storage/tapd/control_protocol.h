@@ -55,7 +55,7 @@
  * active but cannot be opened at the start is tried again every second (serving=0 until then). SIGTERM drains, flushes
  * and exits; the spec stays and a restart goes on.
  *
- * mirror_* of status: mirror_total mirror_copied mirror_dirty mirror_unproven mirror_sent (bytes), mirror_rate
+ * mirror_* of status: mirror_mode (as given) mirror_total mirror_copied mirror_dirty mirror_unproven mirror_sent (bytes), mirror_rate
  *   mirror_write_rate (bytes/s), mirror_eta_ms (-1: will not converge), mirror_left (bytes that would stay for
  *   ever), mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch), mirror_error (text),
  *   mirror_lost_us (from the break to its report) */

@@ -296,8 +296,8 @@ struct block *mirror_layer(struct arena *arena, struct block *below, struct bloc
     o->map_path = o->source = o->target = NULL; /* the caller's strings */
     if (m->state == MIRROR_FAILED)
         return &m->block;
-    pace_init(&m->pace, m->block.size, loop_now_us(below->loop));
-    pace_limit(&m->pace, o->bandwidth, loop_now_us(below->loop));
+    pace_init(&m->pace, m->block.size, mirror_now(m)); /* opening may have taken a while since the turn began */
+    pace_limit(&m->pace, o->bandwidth, mirror_now(m));
     mirror_copier_init(m);
     prover_init(m);
     mirror_target_init(m);

@@ -108,7 +108,8 @@ void mirror_target_error(struct mirror *m, const char *what, int result)
 {
     if (m->lost || !in_use(m))
         return;
-    if (m->remote != NULL && m->remote->is_lost(m->target)) {
+    /* in mode point writes of the guest may be waiting for the target: it has no time for that */
+    if (m->remote != NULL && m->remote->is_lost(m->target) && m->options.mode != MIRROR_POINT) {
         lost(m, what, result);
         return;
     }

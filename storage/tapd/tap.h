@@ -102,6 +102,7 @@ NODISCARD struct error *tap_open_image(struct tap *, struct arena *, const char 
 bool tap_has_mirror(const struct tap *); /* one that is not ended, also a failed one */
 void tap_mirror_get(const struct tap *, struct mirror_status *);
 const char *mirror_state_name(enum mirror_state);
+const char *tap_mirror_mode(const struct tap *); /* "merge", …; of one there is or was */
 void tap_mirror_load(struct tap *);                  /* at the start: a mirror that had ended */
 void tap_mirror_again(struct tap *, struct arena *); /* after opening: the one of the spec; the gate is closed */
 /* Closes the gate and takes the mirror out of the stack; then after(0), the gate still closed. */

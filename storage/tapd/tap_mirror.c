@@ -23,6 +23,7 @@ static const char *const state_names[] = {
 };
 
 const char *mirror_state_name(enum mirror_state state) { return state_names[state]; }
+const char *tap_mirror_mode(const struct tap *t) { return mode_names[t->mirror_options.layer.mode]; }
 
 static bool is_over(enum mirror_state s) { return s == MIRROR_SWITCHED || s == MIRROR_DONE || s == MIRROR_FAILED; }
 

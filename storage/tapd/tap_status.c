@@ -31,6 +31,7 @@ static void add_mirror(struct words *w, const struct tap *t)
     string(w, "mirror", mirror_state_name(m.state));
     if (m.state == MIRROR_NONE)
         return;
+    string(w, "mirror_mode", tap_mirror_mode(t));
     number(w, "mirror_total", m.total);
     number(w, "mirror_copied", m.copied);
     number(w, "mirror_dirty", m.dirty);

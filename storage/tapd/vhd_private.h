@@ -10,6 +10,8 @@
  * and data read as zeros. Bits are set in memory when the data has been written, and only then go to the medium.
  * BAT pages, bitmaps and the bitmaps of ones of new blocks gather and are written in rounds, one at a time; a job
  * is done when the round that covers what it changed is done. So metadata costs one small write for many jobs.
+ * No sync stands between data and bits, only the order: over a parent, a sector that was written and not flushed
+ * when the power went may read as zeros, where a disk would give the old or the new contents.
  * Before blocks are taken the file is made longer, many blocks ahead, with a footer at its new end (which falls
  * into the gap before a block), and synced: the end of the file is always a footer. Opening and closing for writing
  * cut off what is ahead.

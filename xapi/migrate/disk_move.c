@@ -15,6 +15,8 @@
 #include "xapi/migrate/migrations.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/storage_errors.h"
+#include "xapi/pool/vdi_make.h"
+#include "xapi/pool/vdi_rows.h"
 
 LOG_MODULE(disk_move);
 
@@ -55,28 +57,28 @@ static void undo_verb(struct mover *m, const char *name, const struct member *mo
         log_warn("disk %s: %s while rolling back: %s", m->location, name, error_text(m->c->arena, e));
 }
 
-/* --- step 1: the new disk, announced on the old one first ---------------------------------------------------- */
+/* --- step 1: the new disk; from then on the old one says what is going on -------------------------------------- */
 static struct error *step_make(struct mover *m)
 {
     struct api_call *c = m->c;
     struct disk_move *move = m->move;
-    const struct member args[] = {
-        member_of("sr", value_string(m->to_uuid)),
-        member_of("uuid", value_string(move->target_uuid)),
-        member_of("size", value_int(row_int(m->vdi, F_VDI_virtual_size))),
-        member_of("format", value_string(move->format)),
-    };
-    struct value stat;
+    struct value chosen = vdi_row_chosen(c->arena, m->vdi);
+    const struct vdi_plan plan = { .sr = move->sr, .size = row_int(m->vdi, F_VDI_virtual_size), .format = move->format, .chosen = &chosen,
+                                   .end = VDI_PROVISIONAL };
+    const struct row *target;
 
-    TRY(disk_move_announce(c, move));
-    TRY(storage_error(c, verb(m, c, "vdi.create", args, ARRAY_LEN(args), &stat), move->sr, NULL));
-    m->to_location = arena_strdup(c->arena, value_get_string(&stat, "location", ""));
-    return disk_move_target_row(c, move, m->vdi, &stat);
+    TRY(vdi_make(c, &plan, &move->target));
+    TRY(disk_move_announce(c, move, m->vdi));
+    TRY(db_need(c->db, c->arena, CLASS_VDI, move->target, &target));
+    m->to_location = row_string(target, F_VDI_location);
+    m->user = arena_printf(c->arena, "move-%s", row_string(target, F_VDI_uuid));
+    return NULL;
 }
 
 static void undo_make(struct mover *m)
 {
-    disk_move_roll_back(&m->calm, m->move, m->vdi->ref);
+    if (m->move->target != NULL)
+        disk_move_roll_back(&m->calm, m->move);
 }
 
 /* --- step 2: a tapd of the old disk, also where no guest has it ---------------------------------------------- */
@@ -322,9 +324,6 @@ struct error *disk_move_run(struct api_call *c, struct disk_move *move)
     m.from_uuid = row_string(from, F_SR_uuid);
     m.to_uuid = row_string(to, F_SR_uuid);
     m.location = row_string(m.vdi, F_VDI_location);
-    move->target_uuid = uuid_make(c->arena);
-    m.to_location = move->target_uuid;
-    m.user = arena_printf(c->arena, "move-%s", move->target_uuid);
     task_set_cancellable(c, true);
     TRY(run_steps(&m));
     call_progress(&c->call, 1);

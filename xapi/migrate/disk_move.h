@@ -4,9 +4,10 @@
  * equal and goes over to it between two requests of the guest; then the VBDs point at the new VDI and the old one
  * is destroyed, or kept for a while (quarantine). Halted or running makes no difference.
  *
- * Write-ahead: from before the new image exists until the old one is gone the source row says in sm_config
- * (DISK_MOVE_KEY) what is being done, where and by which task; disk_moves_recover() finishes or rolls back by
- * what the host's tapd did: once it has gone over to the target the move is finished, else it never happened. */
+ * Write-ahead: the new VDI is provisional (xapi/pool/vdi_make.h) until, in one transaction, it becomes one and the
+ * source row says in sm_config (DISK_MOVE_KEY) what is being done, where and by which task. That note stands until the
+ * old image is gone; recovery finishes or rolls back by what the host's tapd did: once it has gone over to the target
+ * the move is finished, else it never happened. */
 #ifndef XAPI_MIGRATE_DISK_MOVE_H
 #define XAPI_MIGRATE_DISK_MOVE_H
 
@@ -23,7 +24,6 @@ struct disk_move {
     int64_t budget_us;       /* longest pause of the guest's disk at the switch; 0: the datapath's default */
     int64_t quarantine_s;    /* how long the old disk is kept; 0: not at all */
     const char *target;      /* result: ref of the new VDI */
-    const char *target_uuid; /* ours */
 };
 
 /* Blocks for as long as it takes; progress never goes back; cancelled at any time before the switch it leaves the

@@ -11,7 +11,7 @@
 #include "xapi/core/timers.h"
 #include "xapi/migrate/disk_move_rows.h"
 #include "xapi/pool/sr_rows.h"
-#include "xapi/pool/vdi_rows.h"
+#include "xapi/pool/vdi_make.h"
 
 LOG_MODULE(disk_move);
 
@@ -25,8 +25,10 @@ static bool task_runs(struct api_call *c, const char *ref)
 
 static void let_go(struct api_call *c, const struct disk_move *m, const char *sr, const char *location)
 {
+    const struct row *target = db_get(c->db, c->arena, &model_classes[CLASS_VDI], m->target);
+    const char *uuid = target != NULL ? row_string(target, F_VDI_uuid) : "";
     const struct member args[] = { member_of("sr", value_string(sr)), member_of("location", value_string(location)),
-                                   member_of("user", value_string(arena_printf(c->arena, "move-%s", m->target_uuid))) };
+                                   member_of("user", value_string(arena_printf(c->arena, "move-%s", uuid))) };
     struct value v = value_map(args, ARRAY_LEN(args)), ignored;
     struct error *e = agent_call(c, m->host, "vdi.detach", &v, &ignored);
     if (e != NULL)
@@ -54,11 +56,11 @@ static struct error *finish(struct api_call *c, const struct disk_move *m, bool 
 
 static void recover(struct api_call *c, const struct row *vdi, const struct disk_move_note *note)
 {
-    struct disk_move m = { .vdi = vdi->ref, .sr = note->sr, .host = note->host, .target_uuid = note->target_uuid, .quarantine_s = note->quarantine_s };
+    struct disk_move m = { .vdi = vdi->ref, .sr = note->sr, .host = note->host, .target = note->target, .quarantine_s = note->quarantine_s };
     const struct row *from = db_get(c->db, c->arena, &model_classes[CLASS_SR], row_string(vdi, F_VDI_SR));
     const struct row *to = db_get(c->db, c->arena, &model_classes[CLASS_SR], note->sr);
-    const struct row *target = db_by_uuid(c->db, c->arena, &model_classes[CLASS_VDI], note->target_uuid);
-    const char *to_location = target != NULL ? row_string(target, F_VDI_location) : note->target_uuid;
+    const struct row *target = db_get(c->db, c->arena, &model_classes[CLASS_VDI], note->target);
+    const char *to_location = target != NULL ? row_string(target, F_VDI_location) : "";
 
     if (from == NULL || to == NULL)
         return;
@@ -78,7 +80,7 @@ static void recover(struct api_call *c, const struct row *vdi, const struct disk
     }
     if (outcome == DISK_MOVE_RUNNING)
         abort_mirror(c, &m, from_uuid, location);
-    disk_move_roll_back(c, &m, vdi->ref);
+    disk_move_roll_back(c, &m);
     log_info("the move of disk %s to SR %s was rolled back after a restart", location, to_uuid);
 }
 
@@ -106,20 +108,6 @@ static void recover_host(struct api_call *c, const char *host_ref)
 }
 
 /* --- quarantine ------------------------------------------------------------------------------------------------ */
-static struct error *old_destroy(struct api_call *c, const struct row *vdi)
-{
-    struct value ignored;
-    struct error *e = vdi_verb(c, vdi, "vdi.destroy", NULL, &ignored);
-
-    if (e != NULL && !error_is(e, "VDI_MISSING"))
-        return e;
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *now;
-    TRY(txn_need(txn, CLASS_VDI, vdi->ref, &now));
-    TRY(vdi_row_destroy(txn, now));
-    return txn_commit(txn, NULL);
-}
-
 static void quarantine_end(struct api_call *c)
 {
     struct row_list vdis = db_all(c->db, c->arena, &model_classes[CLASS_VDI]);
@@ -132,7 +120,7 @@ static void quarantine_end(struct api_call *c)
             continue;
         if (row_value(vdi, F_VDI_VBDs)->len > 0 || row_value(vdi, F_VDI_current_operations)->len > 0)
             continue; /* somebody took it back */
-        struct error *e = old_destroy(c, vdi);
+        struct error *e = vdi_unmake(c, vdi->ref);
         if (e != NULL)
             log_warn("disk %s, whose quarantine is over, stays: %s", row_string(vdi, F_VDI_uuid), error_text(c->arena, e));
     }

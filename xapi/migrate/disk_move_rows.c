@@ -8,12 +8,11 @@
 #include "xapi/core/agent.h"
 #include "xapi/core/operations.h"
 #include "xapi/pool/sr_rows.h"
-#include "xapi/pool/storage_errors.h"
-#include "xapi/pool/vdi_rows.h"
+#include "xapi/pool/vdi_make.h"
 
 LOG_MODULE(disk_move);
 
-/* --- the note: "<state> <target uuid> <sr> <host> <task> <quarantine>" ------------------------------------------- */
+/* --- the note: "<state> <target> <sr> <host> <task> <quarantine>" ------------------------------------------------ */
 static const char *word(struct arena *arena, const char **at)
 {
     size_t len = strcspn(*at, " ");
@@ -31,7 +30,7 @@ bool disk_move_note_of(struct arena *arena, const struct row *vdi, struct disk_m
     if (at[0] == '\0')
         return false;
     note->moved = strcmp(word(arena, &at), "moved") == 0;
-    note->target_uuid = word(arena, &at);
+    note->target = word(arena, &at);
     note->sr = word(arena, &at);
     note->host = word(arena, &at);
     note->task = word(arena, &at);
@@ -40,16 +39,28 @@ bool disk_move_note_of(struct arena *arena, const struct row *vdi, struct disk_m
 
 static struct error *note_put(struct api_call *c, struct txn *txn, const struct disk_move *m, const char *state)
 {
-    const char *text = arena_printf(c->arena, "%s %s %s %s %s %lld", state, m->target_uuid, m->sr, m->host, c->task != NULL ? c->task : REF_NULL,
+    const char *text = arena_printf(c->arena, "%s %s %s %s %s %lld", state, m->target, m->sr, m->host, c->task != NULL ? c->task : REF_NULL,
                                     (long long)m->quarantine_s);
     return txn_map_put(txn, CLASS_VDI, m->vdi, F_VDI_sm_config, DISK_MOVE_KEY, value_string(text));
 }
 
-struct error *disk_move_announce(struct api_call *c, const struct disk_move *m)
+/* What a copy does not inherit, but the same disk elsewhere has. */
+static struct error *same_disk(struct txn *txn, const struct disk_move *m, const struct row *source)
+{
+    static const unsigned same[] = { F_VDI_is_a_snapshot, F_VDI_snapshot_of, F_VDI_snapshot_time, F_VDI_on_boot, F_VDI_allow_caching };
+
+    for (unsigned i = 0; i < ARRAY_LEN(same); i++)
+        TRY(txn_set(txn, CLASS_VDI, m->target, same[i], *row_value(source, same[i])));
+    return txn_map_remove(txn, CLASS_VDI, m->target, F_VDI_sm_config, DISK_MOVE_KEY);
+}
+
+struct error *disk_move_announce(struct api_call *c, const struct disk_move *m, const struct row *source)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
 
     TRY(note_put(c, txn, m, "moving"));
+    TRY(same_disk(txn, m, source));
+    TRY(vdi_settle(c, txn, m->target));
     return txn_commit(txn, NULL);
 }
 
@@ -63,44 +74,6 @@ static struct error *note_remove(struct api_call *c, const char *vdi)
     return txn_commit(txn, NULL);
 }
 
-/* --- the target ------------------------------------------------------------------------------------------------- */
-struct error *disk_move_target_row(struct api_call *c, struct disk_move *m, const struct row *source, const struct value *stat)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    struct value chosen = vdi_row_chosen(c->arena, source);
-
-    TRY(vdi_row_create(c, txn, m->sr, stat, &chosen, &m->target));
-    TRY(txn_map_remove(txn, CLASS_VDI, m->target, F_VDI_sm_config, DISK_MOVE_KEY));
-    TRY(txn_set_bool(txn, CLASS_VDI, m->target, F_VDI_is_a_snapshot, row_bool(source, F_VDI_is_a_snapshot)));
-    TRY(txn_set_string(txn, CLASS_VDI, m->target, F_VDI_snapshot_of, row_string(source, F_VDI_snapshot_of)));
-    TRY(txn_set(txn, CLASS_VDI, m->target, F_VDI_snapshot_time, *row_value(source, F_VDI_snapshot_time)));
-    TRY(txn_set_string(txn, CLASS_VDI, m->target, F_VDI_on_boot, row_string(source, F_VDI_on_boot)));
-    return txn_commit(txn, NULL);
-}
-
-static struct error *image_destroy(struct api_call *c, const char *sr_ref, const char *host, const char *location)
-{
-    const struct row *sr;
-    struct value ignored;
-
-    TRY(db_need(c->db, c->arena, CLASS_SR, sr_ref, &sr));
-    const struct member args[] = { member_of("sr", value_string(row_string(sr, F_SR_uuid))), member_of("location", value_string(location)) };
-    struct value v = value_map(args, ARRAY_LEN(args));
-    struct error *e = agent_call(c, host, "vdi.destroy", &v, &ignored);
-    return error_is(e, "VDI_MISSING") ? NULL : e;
-}
-
-static struct error *row_delete(struct api_call *c, const char *vdi)
-{
-    AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *row = txn_get(txn, &model_classes[CLASS_VDI], vdi);
-
-    if (row == NULL)
-        return NULL;
-    TRY(vdi_row_destroy(txn, row));
-    return txn_commit(txn, NULL);
-}
-
 static void sizes_follow(struct api_call *c, const char *sr)
 {
     struct error *e = sr_sizes_refresh(c, sr);
@@ -108,21 +81,16 @@ static void sizes_follow(struct api_call *c, const char *sr)
         log_warn("sizes of SR %s: %s", sr, error_text(c->arena, e));
 }
 
-static struct error *roll_back(struct api_call *c, const struct disk_move *m, const char *source)
+static struct error *roll_back(struct api_call *c, const struct disk_move *m)
 {
-    const struct row *target = db_by_uuid(c->db, c->arena, &model_classes[CLASS_VDI], m->target_uuid);
-
-    TRY(image_destroy(c, m->sr, m->host, target != NULL ? row_string(target, F_VDI_location) : m->target_uuid));
-    if (target != NULL)
-        TRY(row_delete(c, target->ref));
-    TRY(note_remove(c, source));
-    sizes_follow(c, m->sr);
-    return NULL;
+    if (db_get(c->db, c->arena, &model_classes[CLASS_VDI], m->target) != NULL)
+        TRY(vdi_unmake(c, m->target));
+    return note_remove(c, m->vdi);
 }
 
-void disk_move_roll_back(struct api_call *c, const struct disk_move *m, const char *source)
+void disk_move_roll_back(struct api_call *c, const struct disk_move *m)
 {
-    struct error *e = roll_back(c, m, source);
+    struct error *e = roll_back(c, m);
     if (e != NULL)
         log_err("what a failed move made in SR %s is left until recovery: %s", m->sr, error_text(c->arena, e));
 }
@@ -144,11 +112,10 @@ static struct error *retarget(struct api_call *c, struct txn *txn, const struct 
 struct error *disk_move_commit(struct api_call *c, const struct disk_move *m)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
-    const struct row *source, *target = txn_by_uuid(txn, &model_classes[CLASS_VDI], m->target_uuid);
+    const struct row *source, *target;
 
     TRY(txn_need(txn, CLASS_VDI, m->vdi, &source));
-    if (target == NULL)
-        return err_internal(c->arena, "the new disk %s of a move has no row", m->target_uuid);
+    TRY(txn_need(txn, CLASS_VDI, m->target, &target));
     TRY(retarget(c, txn, source, target->ref));
     TRY(note_put(c, txn, m, "moved"));
     TRY(operations_update(c, txn, CLASS_VDI, target->ref));
@@ -173,19 +140,15 @@ static struct error *old_away(struct api_call *c, const struct disk_move *m)
         return NULL;
     if (m->quarantine_s > 0)
         return quarantine(c, m);
-    TRY(image_destroy(c, row_string(source, F_VDI_SR), m->host, row_string(source, F_VDI_location)));
-    return row_delete(c, m->vdi);
+    return vdi_unmake(c, m->vdi);
 }
 
 void disk_move_old_away(struct api_call *c, const struct disk_move *m)
 {
-    const struct row *source = db_get(c->db, c->arena, &model_classes[CLASS_VDI], m->vdi);
     struct error *e = old_away(c, m);
 
     if (e != NULL)
         log_err("the old disk %s of a finished move is left until recovery: %s", m->vdi, error_text(c->arena, e));
-    if (source != NULL)
-        sizes_follow(c, row_string(source, F_VDI_SR));
     sizes_follow(c, m->sr);
 }
 

@@ -4,15 +4,14 @@
 
 #include "xapi/migrate/disk_move.h"
 
-/* The note on the source: target uuid, SR, host and task by reference, quarantine, and how far it is. */
-struct disk_move_note { const char *target_uuid, *sr, *host, *task; int64_t quarantine_s; bool moved; };
+/* The note on the source: target, SR, host and task by reference, quarantine, and how far it is. */
+struct disk_move_note { const char *target, *sr, *host, *task; int64_t quarantine_s; bool moved; };
 NODISCARD bool disk_move_note_of(struct arena *, const struct row *vdi, struct disk_move_note *);
 
-NODISCARD struct error *disk_move_announce(struct api_call *, const struct disk_move *);
-/* The target's row; sets move->target. */
-NODISCARD struct error *disk_move_target_row(struct api_call *, struct disk_move *, const struct row *source, const struct value *stat);
+/* The note, and the provisional target becomes a VDI, in one transaction. */
+NODISCARD struct error *disk_move_announce(struct api_call *, const struct disk_move *, const struct row *source);
 /* The target goes, image and row, then the note. Failures are logged; the note stays then. */
-void disk_move_roll_back(struct api_call *, const struct disk_move *, const char *source);
+void disk_move_roll_back(struct api_call *, const struct disk_move *);
 
 /* The tapd went over: every VBD and snapshot of the source names the target. */
 NODISCARD struct error *disk_move_commit(struct api_call *, const struct disk_move *);
