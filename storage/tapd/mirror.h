@@ -17,9 +17,24 @@
  * budget at the measured rates; it holds the guest's requests, sends and proves the rest, flushes the target,
  * commits (spec is replaced), and only then lets the guest go on, on the target.
  *
- * A lost target (end of file, reset, I/O error, or silence for silence_ms with requests in flight) is
+ * An attempt that does not keep to the budget is given up before 'commit', the guest goes on on the source, and
+ * it is tried again; from the fourth attempt on the pause may grow.
+ *
+ * Mode point cannot read its moment twice, so there the proof compares the hash of what was read for the copy
+ * with the hash of what is read back from the target; the guest's write waits for that too, so that after a
+ * kill whatever is unproven still stands unchanged in the source.
+ *
+ * A lost target (end of file, reset, I/O error, or silence for silence_us with requests in flight) is
  * reported at once as 'failed' with the reason, unless the target can be reached again: a target by nbd is
- * connected again for a while and goes on from the map. The guest never notices. */
+ * connected again for reconnect_us and goes on from the map (status says so in 'error' meanwhile). Nothing is sent
+ * twice but what was in flight; what the target had not made stable is proven again. The guest never notices.
+ * In mode point a lost target is 'failed' at once: the guest's writes wait for it.
+ *
+ * Once switched the target is the disk: a target by nbd that is lost then is connected again for ever, and the
+ * guest's requests wait for it.
+ *
+ * Fault points: mirror.read, mirror.write, mirror.flush, mirror.commit (error), mirror.hash (any word: a wrong hash),
+ * mirror.corrupt-target (any word: one wrong byte is written). */
 #ifndef STORAGE_TAPD_MIRROR_H
 #define STORAGE_TAPD_MIRROR_H
 

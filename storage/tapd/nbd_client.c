@@ -228,13 +228,14 @@ void nbd_client_pump(struct nbd_client *c)
 {
     while (c->up && c->waiting != NULL) {
         struct block_request *r = c->waiting;
-        struct nbd_slot *slot = nbd_client_slot(c);
+        struct nbd_slot *slot = c->free_slots;
         if (slot == NULL)
             return;
         c->waiting = r->next;
         if (c->waiting == NULL)
             c->waiting_end = &c->waiting;
-        start_request(c, slot, r);
+        if (!finished_without(c, r)) /* the server may be another one than when it came */
+            start_request(c, nbd_client_slot(c), r);
     }
 }
 
@@ -247,7 +248,7 @@ static void client_submit(struct block *b, struct block_request *r)
         nbd_client_report(c, r, c->lost_reason);
         return;
     }
-    if (finished_without(c, r))
+    if (c->up && finished_without(c, r))
         return;
     if (r->op != BLOCK_READ && r->op != BLOCK_FLUSH)
         nbd_client_extents_forget(c, r->offset, r->length);

@@ -10,7 +10,8 @@
  *
  * Loss: end of file, reset, bytes that are not the protocol, or silence (requests in flight and not one byte
  * from the server for silence_us) lose all connections at once: every request in flight and every later one
- * fails with -ECONNRESET, or -ETIMEDOUT after silence, then 'lost' is called, once. nbd_reconnect tries again.
+ * fails with -ECONNRESET, or -ETIMEDOUT after silence, then 'lost' is called, once. nbd_reconnect tries again. While one
+ * that is kept is lost, 'extents' says -EAGAIN: once a read is done it may be asked again.
  *
  * The server is not believed: lengths, offsets, cookies and types are checked; a breach is a loss. */
 #ifndef STORAGE_TAPD_NBD_CLIENT_H

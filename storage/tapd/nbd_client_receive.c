@@ -384,7 +384,8 @@ static ssize_t fill(struct nbd_connection *n, bool *full_r)
     n->client->received += (uint64_t)got;
     if ((size_t)got < direct)
         direct = (size_t)got;
-    n->into += direct;
+    if (direct > 0)
+        n->into += direct;
     n->into_rest -= (uint32_t)direct;
     n->in_len += (size_t)got - direct;
     return got;

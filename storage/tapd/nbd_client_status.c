@@ -122,7 +122,7 @@ int nbd_client_extents(struct block *b, int64_t offset, int64_t length, bool own
         if (at < c->extents_from || at >= c->extents_to) {
             int r = fetch(c, at);
             if (r < 0)
-                return r;
+                return c->options.keep && !c->up ? -EAGAIN : r; /* kept: a read will wait, then this can be asked again */
         }
         at = give(c, at, end, fn, ctx, &enough);
     }

@@ -294,6 +294,7 @@ static void forget(struct tap *t, bool aborting)
         return;
     }
     tap_mirror_past(t, MIRROR_NONE, "");
+    unlink(t->map_path);
     tap_answer(t, tap_save(t, a, false), NULL);
 }
 

@@ -103,6 +103,24 @@ static void test_target_that_does_not_come_back(void **state)
     world_free(&w);
 }
 
+static void test_point_does_not_wait_for_a_lost_target(void **state)
+{
+    struct world w;
+
+    world_make(&w, 93, 2 * MIB);
+    w.options.remote = &world_remote;
+    w.options.mode = MIRROR_POINT;
+    world_later(&w);
+    world_start(&w);
+    world_run(&w, 4, 100);
+    remote_break(&w);
+    assert_int_equal(world_state(&w), MIRROR_FAILED);
+    assert_int_equal(w.n_reconnects, 0);
+    world_quiet(&w);
+    world_finish(&w, false);
+    world_free(&w);
+}
+
 static void test_disk_lost_after_the_switch_makes_the_guest_wait(void **state)
 {
     struct world w;
@@ -351,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_connection_breaks_and_comes_back),
         cmocka_unit_test(test_break_resends_only_what_was_under_way),
         cmocka_unit_test(test_target_that_does_not_come_back),
+        cmocka_unit_test(test_point_does_not_wait_for_a_lost_target),
         cmocka_unit_test(test_disk_lost_after_the_switch_makes_the_guest_wait),
         cmocka_unit_test(test_kill_and_resume),
         cmocka_unit_test(test_resume_sends_only_the_rest),

@@ -403,6 +403,40 @@ static void test_kept_over_restarts(void **state)
     world_end(&w);
 }
 
+/* The same without anybody who connects it again. */
+static void restart_only(struct world *w, unsigned round)
+{
+    if (round % 2 == 0)
+        return;
+    loop_turn(w->loop, 10);
+    server_end(w, SIGKILL);
+    for (int lost = w->lost; w->lost == lost;)
+        loop_turn(w->loop, 10);
+    SERVER(w, "--filter=delay", "file", tempdir_file(&w->dir, "disk"), "wdelay=1ms");
+}
+
+static void test_connects_again_by_itself(void **state)
+{
+    struct world w;
+    AUTO_FD fd = -1;
+
+    world_make(&w);
+    fd = open(tempdir_file(&w.dir, "disk"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, BLOCKS * 4096), 0);
+    SERVER(&w, "--filter=delay", "file", tempdir_file(&w.dir, "disk"), "wdelay=1ms");
+    world_open(&w, (struct nbd_options) { .keep = true, .retry_us = 5000 });
+    storm(&w, 4, restart_only);
+    assert_int_equal(w.lost, 2);
+    nbd_keep(w.block, 1000); /* from now on, and while it stands */
+    storm(&w, 2, restart_only);
+    assert_int_equal(w.lost, 3);
+    server_end(&w, SIGKILL); /* closed while it tries */
+    while (!nbd_is_lost(w.block))
+        loop_turn(w.loop, 10);
+    loop_turn(w.loop, 2);
+    world_end(&w);
+}
+
 static void test_silence(void **state)
 {
     struct world w;
@@ -544,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_lost_and_again),
         cmocka_unit_test(test_reconnect),
         cmocka_unit_test(test_kept_over_restarts),
+        cmocka_unit_test(test_connects_again_by_itself),
         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_idle_is_no_silence),
         cmocka_unit_test(test_close_inside_done),
