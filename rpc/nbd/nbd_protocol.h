@@ -133,11 +133,17 @@ struct nbd_structured_reply { /* 20; 'length' bytes of payload follow */
  * NBD_CMD_XAPI_HASH [offset, length], both multiples of 4,096 (but for the end of the disk): the server
  * reads the range from its medium and answers one structured chunk NBD_REPLY_XAPI_HASH with the 16 bytes
  * of XXH3-128 (canonical, big-endian) of each NBD_HASH_BLOCK bytes, in order; the last one may be shorter.
- * At most NBD_HASH_MAX bytes in one command. */
+ * At most NBD_HASH_MAX bytes in one command.
+ *
+ * NBD_CONTEXT_SESSION with 16 hexadecimal digits of a session and 16 of a generation, named in
+ * NBD_OPT_SET_META_CONTEXT, selects nothing and is not answered. It says: what this client had on connections of the
+ * same session and a lower generation is over. The server drops those, and carries out nothing on the new one before
+ * all that it had begun on them is done: a request that was lost, and repeated, is never done after its repetition. */
 #define NBD_CONTEXT_HASH "xapi:hash"
 #define NBD_HASH_BLOCK (64u << 10)
 #define NBD_HASH_MAX (32u << 20)
 
+#define NBD_CONTEXT_SESSION "xapi:session:"
 #define NBD_CONTEXT_ALLOCATION "base:allocation"
 #define NBD_CONTEXT_DIRTY "qemu:dirty-bitmap:cbt" /* present where changed blocks are tracked */
 

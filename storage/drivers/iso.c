@@ -118,7 +118,7 @@ static struct error *iso_vdi_attach(struct call *c, struct sr *sr, const char *l
     struct vdi_stat vdi;
 
     TRY(iso_vdi_stat(c, sr, location, &vdi));
-    *where_r = (struct vdi_where) { .format = "raw", .path = arena_printf(c->arena, "%s/%s", directory(sr), location) };
+    *where_r = (struct vdi_where) { .format = "raw", .path = arena_printf(c->arena, "%s/%s", directory(sr), location), .cbt = "" };
     return NULL;
 }
 

@@ -18,7 +18,7 @@
  * commits (spec is replaced), and only then lets the guest go on, on the target.
  *
  * An attempt that does not keep to the budget is given up before 'commit', the guest goes on on the source, and
- * it is tried again; from the fourth attempt on the pause may grow.
+ * it is tried again; from the fifth attempt on the pause may grow.
  *
  * Mode point cannot read its moment twice, so there the proof compares the hash of what was read for the copy
  * with the hash of what is read back from the target; the guest's write waits for that too, so that after a

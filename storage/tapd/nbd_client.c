@@ -228,8 +228,7 @@ void nbd_client_pump(struct nbd_client *c)
 {
     while (c->up && c->waiting != NULL) {
         struct block_request *r = c->waiting;
-        struct nbd_slot *slot = c->free_slots;
-        if (slot == NULL)
+        if (c->free_slots == NULL)
             return;
         c->waiting = r->next;
         if (c->waiting == NULL)
@@ -485,6 +484,8 @@ struct error *nbd_open_with(struct arena *a, const struct block_open *open, cons
             r = disk_tls_client(&c->tls);
         if (r == 0)
             r = nbd_client_resolve(c);
+        if (open->dir != NULL)
+            nbd_client_session(c, open->dir);
         if (r != 0)
             why = r == -ENOENT ? "unknown host" : strerror(-r);
     }

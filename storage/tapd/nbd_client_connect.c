@@ -253,7 +253,7 @@ static void begin_negotiation(struct nbd_connection *n)
 {
     const struct nbd_client *c = n->client;
     struct nbd_wish wish = { .name = c->uri.name, .starttls = c->uri.tls && !c->uri.tls_first, .structured = true,
-                             .contexts = { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_HASH } };
+                             .contexts = { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_HASH, c->session != 0 ? c->session_text : NULL } };
     int r = 0;
 
     nbd_wire_init(&n->wire, n->wire.fd);
@@ -319,8 +319,33 @@ static void connect_begin(struct loop_idle *idle)
     try_address(&c->connections[0]);
 }
 
+/* Of a directory on a machine, also for the next process there; the clock goes on from one to the next. */
+void nbd_client_session(struct nbd_client *c, const char *dir)
+{
+    char *boot;
+    size_t len;
+    uint64_t h = 0xcbf29ce484222325ull;
+
+    if (file_read(c->arena, "/proc/sys/kernel/random/boot_id", 256, &boot, &len) != 0)
+        return;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ (unsigned char)boot[i]) * 0x100000001b3ull;
+    for (; *dir != '\0'; dir++)
+        h = (h ^ (unsigned char)*dir) * 0x100000001b3ull;
+    c->session = h;
+}
+
+static void next_generation(struct nbd_client *c)
+{
+    uint64_t now = (uint64_t)clock_us(loop_clock(c->block.loop));
+
+    c->generation = now > c->generation ? now : c->generation + 1;
+    snprintf(c->session_text, sizeof c->session_text, NBD_CONTEXT_SESSION "%016llx%016llx", (unsigned long long)c->session, (unsigned long long)c->generation);
+}
+
 void nbd_client_connect(struct nbd_client *c, void (*connected)(void *ctx, int result), void *ctx)
 {
+    next_generation(c);
     c->connecting = true;
     c->connect_error = 0;
     c->connected = connected;

@@ -107,6 +107,8 @@ struct nbd_client {
     unsigned n_addresses;
     int preset_fd;              /* nbd_open_fd: the only connection, never again */
     struct disk_tls_context *tls;
+    uint64_t session, generation; /* 0: none */
+    char session_text[48];        /* as it is named */
 
     bool up, known;             /* connections stand; size and flags are known from before */
     int lost_reason;
@@ -165,6 +167,7 @@ bool nbd_client_leave(struct nbd_client *);
 
 /* nbd_client_connect.c */
 NODISCARD int nbd_client_resolve(struct nbd_client *); /* blocks for names */
+void nbd_client_session(struct nbd_client *, const char *dir);
 void nbd_client_connect(struct nbd_client *, void (*connected)(void *ctx, int result), void *ctx);
 void nbd_client_connect_cancel(struct nbd_client *);
 void nbd_connection_down(struct nbd_connection *);

@@ -5,7 +5,8 @@
 #include "rpc/base/check.h"
 #include "storage/tapd/nbd_client_private.h"
 
-#define STATUS_MAX (1u << 30) /* asked for at once */
+#define STATUS_MIN ((int64_t)64 << 20) /* asked for at once, though less is wanted: the next one will want it */
+#define STATUS_MAX ((int64_t)1 << 30)
 #define WAIT_MS 100           /* then the silence is looked at again */
 
 static void forget(struct nbd_client *c)
@@ -14,9 +15,14 @@ static void forget(struct nbd_client *c)
     c->extents_from = c->extents_to = c->extent_hint_at = 0;
 }
 
+/* What comes before the write is still true. */
 void nbd_client_extents_forget(struct nbd_client *c, int64_t offset, int64_t length)
 {
-    if (offset < c->extents_to && offset + length > c->extents_from)
+    if (offset >= c->extents_to || offset + length <= c->extents_from)
+        return;
+    if (offset > c->extents_from)
+        c->extents_to = offset;
+    else
         forget(c);
 }
 
@@ -59,11 +65,12 @@ static void wait_for(struct nbd_client *c, struct nbd_connection *n, const struc
         nbd_connection_watch(n);
 }
 
-static int fetch(struct nbd_client *c, int64_t offset)
+static int fetch(struct nbd_client *c, int64_t offset, int64_t wanted)
 {
     struct nbd_slot *slot = &c->slots[NBD_SLOTS];
     struct nbd_status status = { .offset = offset };
     int64_t rest = c->block.size - offset;
+    int64_t ask = wanted < STATUS_MIN ? STATUS_MIN : wanted < STATUS_MAX ? wanted : STATUS_MAX;
 
     if (!c->up)
         return c->lost_reason;
@@ -71,7 +78,7 @@ static int fetch(struct nbd_client *c, int64_t offset)
     forget(c);
     c->extents_full = false;
     c->extents_from = c->extents_to = c->extent_hint_at = offset;
-    status.length = rest > STATUS_MAX ? STATUS_MAX : (uint32_t)rest;
+    status.length = (uint32_t)(rest < ask ? rest : ask);
     slot->status = &status;
     c->hold_reports++;
     nbd_client_start(c, slot, NBD_CMD_BLOCK_STATUS, 0, offset, status.length);
@@ -88,6 +95,8 @@ static int64_t give(struct nbd_client *c, int64_t at, int64_t end, block_extent_
     unsigned i = at >= c->extent_hint_at ? c->extent_hint : 0;
     int64_t from = at >= c->extent_hint_at ? c->extent_hint_at : c->extents_from;
 
+    if (end > c->extents_to)
+        end = c->extents_to; /* some of what was told behind it has been forgotten */
     while (i < c->n_extents && at < end && !*enough_r) {
         int64_t to = from + c->extents[i].length;
         if (to > at) {
@@ -120,7 +129,7 @@ int nbd_client_extents(struct block *b, int64_t offset, int64_t length, bool own
     }
     while (at < end && !enough) {
         if (at < c->extents_from || at >= c->extents_to) {
-            int r = fetch(c, at);
+            int r = fetch(c, at, end - at);
             if (r < 0)
                 return c->options.keep && !c->up ? -EAGAIN : r; /* kept: a read will wait, then this can be asked again */
         }

@@ -293,6 +293,10 @@ static bool take_payload(struct nbd_conn *c)
 
 bool nbd_conn_input(struct nbd_conn *c)
 {
+    if (nbd_session_waits(c)) {
+        nbd_conn_wait(c);
+        return true;
+    }
     while (!c->draining) {
         size_t there = c->in_len - c->in_at;
         bool held = false;

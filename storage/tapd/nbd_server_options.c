@@ -252,6 +252,8 @@ static bool option_contexts(struct option *o)
     for (uint32_t i = 0; i < n; i++) {
         if (!take_word(o, &query))
             return reply(o, NBD_REP_ERR_INVALID);
+        if (!list)
+            nbd_session_take(c, query.bytes, query.length);
         for (unsigned k = 0; k < ARRAY_LEN(contexts); k++)
             wanted[k] = wanted[k] || query_means(&query, &contexts[k], list);
     }

@@ -4,6 +4,7 @@
  *   nbd_server_pool.c        requests with buffers, commands
  *   nbd_server_connection.c  a connection's life: events, phases, closing
  *   nbd_server_options.c     negotiation
+ *   nbd_server_session.c     a client that comes back
  *   nbd_server_input.c       commands off the wire
  *   nbd_server_read.c        reads in pieces, holes
  *   nbd_server_status.c      block status, hashes
@@ -90,6 +91,7 @@ struct nbd_conn {
     bool draining; /* no more commands: leaves when all are answered */
     bool waiting, sending, ended;
     unsigned options;
+    uint64_t session, generation; /* 0: none */
     uint64_t context_name; /* hash of the export's name the contexts are for */
 
     unsigned char *in;      /* NBD_INPUT_SIZE: [in_at, in_len) is unread */
@@ -176,6 +178,10 @@ bool nbd_options_hello(struct nbd_conn *);
 bool nbd_options_input(struct nbd_conn *);
 /* All of hello is sent: STARTTLS or the end, where that was meant. False: drop. */
 bool nbd_options_sent(struct nbd_conn *);
+
+/* session: one query of a client's. waits: something older of this client's is still below */
+void nbd_session_take(struct nbd_conn *, const unsigned char *query, size_t length);
+bool nbd_session_waits(const struct nbd_conn *);
 
 /* input, while serving: false: drop the connection */
 bool nbd_conn_input(struct nbd_conn *);

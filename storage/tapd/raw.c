@@ -233,6 +233,8 @@ static int raw_resized(struct block *b, int64_t size)
     struct raw *raw = raw_of(b);
     int64_t now = raw_medium_size(&raw->medium);
 
+    if (size == b->size) /* opened anew since it grew: segments change so */
+        return 0;
     if (now < 0)
         return (int)now;
     if (size < b->size || size > now || (size & 511) != 0)

@@ -118,7 +118,7 @@ class Host:
         self.dir = os.path.join(pool.dir, f"host{index}")
         self.process = None
         self.env = {}
-        self.started_at = 0
+        self.started_at = self.ready_at = 0
 
     @property
     def url(self):
@@ -150,7 +150,7 @@ class Host:
         command = [os.path.join(BUILD, "xapi"), "--config", os.path.join(self.dir, "xapi.conf"), "--foreground"]
         if "-address" in BUILD or "-thread" in BUILD:
             command = ["setarch", "-R"] + command
-        while int(time.time()) == self.started_at:  # so that agent_start_time tells this start from the last one
+        while int(time.time()) <= self.ready_at:  # so that agent_start_time tells this start from the last one
             time.sleep(0.05)
         self.started_at = int(time.time())
         ready = os.path.join(self.dir, "xapi.ready")
@@ -161,6 +161,7 @@ class Host:
         self.process = subprocess.Popen(self.pool.enter(self) + command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         log.close()
         wait_until(f"host {self.index} to serve (see {self.dir}/xapi.log)", lambda: os.path.exists(ready) or self.died(), 60)
+        self.ready_at = int(time.time())
 
     def died(self):
         if self.process.poll() is None:

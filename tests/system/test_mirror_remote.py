@@ -125,7 +125,7 @@ class Move:
         self.guest = Guest(self.tap)
         core.progress(self.guest)
         self.losses, self.base = 0, 0
-        self.options = dict({"bandwidth": 12 * MIB, "silence_ms": 500}, **options)
+        self.options = dict({"bandwidth": 24 * MIB, "silence_ms": 500}, **options)
         self.tap.call("mirror-start", format="nbd", path=self.there.uri(), **self.options)
 
     def copied(self, share):
@@ -384,10 +384,10 @@ def main():
     for case, kind in CASES:
         if wanted and case.__name__ not in wanted and f"{case.__name__}-{kind}" not in wanted:
             continue
-        place = Place()
+        place, began = Place(), time.monotonic()
         try:
             case(place, kind)
-            print(case.__name__, kind, flush=True)
+            print(case.__name__, kind, f"{time.monotonic() - began:.1f} s", flush=True)
         except BaseException:
             for tap in place.taps:
                 print(f"--- {tap.dir}\n{tap.log()}", flush=True)

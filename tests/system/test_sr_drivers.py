@@ -131,6 +131,73 @@ def coalesced(case, vm, snapshot):
     print(f"{case.kind}: coalesced " + ("at rest" if at_rest else "under the guest"), flush=True)
 
 
+def grows_live(case, vm):
+    """A disk the guest only reads: its size changes under it."""
+    extra = case.api("VDI.create", {"name_label": "extra", "SR": case.sr, "virtual_size": str(8 * MIB), "type": "user"})
+    vbd = case.api("VBD.create", {"VM": vm, "VDI": extra, "userdevice": "1", "bootable": False, "mode": "RO", "type": "Disk", "empty": False})
+    case.api("VBD.plug", vbd)
+    case.api("VDI.resize_online", extra, str(40 * MIB))
+    assert int(case.api("VDI.get_virtual_size", extra)) == 40 * MIB
+    case.goes_on(vm)
+    case.api("VBD.unplug", vbd)
+    case.api("VBD.destroy", vbd)
+    case.api("VDI.destroy", extra)
+
+
+def revived(case):
+    host = case.pool.hosts[0]
+    host.process.wait(60)
+    host.process = None
+    host.start()
+    case.pool.api = case.api = P.Api(host.url).login()
+    P.wait_until("the pool to be whole", case.pool.all_live, 60)
+
+
+def deaths(case):
+    """The daemon dies in the middle of a snapshot and of the coalescing after it; the guest's blocks are all there."""
+    vm = case.pool.make_vm("dying", sr=case.sr, disk_mib=16, platform=BUSY)
+    case.api("VM.start", vm, False, False)
+    for step in ("pause", "commit", "publish", "resume", "hide"):
+        case.goes_on(vm, 20)
+        vdis = len(case.images(hidden=False))
+        case.pool.hosts[0].ctl("fault", "arm", f"sr.file.snapshot.{step}=crash")
+        try:
+            case.api("VM.snapshot", vm, "x", [])
+            raise AssertionError(f"{step} was not reached")
+        except (OSError, P.http.client.HTTPException):
+            pass
+        revived(case)
+        case.goes_on(vm, 20)
+        P.wait_until("the unfinished snapshot to go", lambda: len(case.images(hidden=False)) == vdis, 60, 0.5)
+    case.proves_its_blocks(vm)
+    print("killed at each step of a snapshot: the guest found all its blocks", flush=True)
+    for point in ("sr.merge.following", "sr.merge.paused", "sr.file.adopt.link", "sr.file.fold.journal", "sr.file.fold.commit", "sr.file.fold.show"):
+        snapshots = []
+        for _ in range(2):
+            snapshots.append(case.api("VM.snapshot", vm, "x", []))
+            case.goes_on(vm, 20)
+        case.pool.hosts[0].ctl("fault", "arm", f"{point}=crash")
+        try:
+            for snapshot in snapshots:
+                disk = case.disk(snapshot)
+                case.api("VM.destroy", snapshot)
+                case.api("VDI.destroy", disk)
+        except (OSError, P.http.client.HTTPException):
+            pass
+        revived(case)
+        for snapshot in (s for s, r in case.api("VM.get_all_records").items() if r["is_a_snapshot"]):
+            case.api("VM.destroy", snapshot)
+        for ref, record in case.api("VDI.get_all_records").items():
+            if record["SR"] == case.sr and record["is_a_snapshot"] and record["managed"]:
+                case.api("VDI.destroy", ref)
+        case.goes_on(vm, 20)
+        P.wait_until("the chain to become one image", lambda: not case.images(hidden=True), 90, 0.5)
+        case.goes_on(vm, 20)
+        case.proves_its_blocks(vm)
+        print(f"killed at {point}: coalesced all the same, the guest found all its blocks", flush=True)
+    case.api("VM.hard_shutdown", vm)
+
+
 def found_again(case):
     """Forgotten, probed, introduced, scanned: the disks are there."""
     before = {r["uuid"] for r in case.images(hidden=False)}
@@ -152,6 +219,8 @@ def run(case):
     advertised(case)
     vm, snapshot = under_a_guest(case)
     print(f"{case.kind}: snapshots, clone and revert hold what they should", flush=True)
+    if case.config.get("image-format") != "qcow2":
+        grows_live(case, vm)
     coalesced(case, vm, snapshot)
     case.api("VM.hard_shutdown", vm)
     disk = case.disk(vm)
@@ -179,7 +248,7 @@ def mounts():
 def main():
     if os.geteuid() != 0:
         skip("needs root")
-    with P.Pool(hosts=1) as pool:
+    with P.Pool(hosts=1, options={"allow-faults": "true"}) as pool:
         devices = Devices(pool.dir)
         pool.plain_dir = os.path.join(pool.dir, "plain")
         os.makedirs(pool.plain_dir)
@@ -201,6 +270,8 @@ def main():
             for kind, config in cases:
                 if len(sys.argv) < 2 or kind in sys.argv[1:]:
                     run(Case(pool, kind, config))
+            if len(sys.argv) < 2 or "deaths" in sys.argv[1:]:
+                deaths(Case(pool, "file", {"location": os.path.join(pool.dir, "dying")}))
             assert not [m for m in mounts() if m.startswith(pool.dir)], mounts()
         except RuntimeError as e:
             if "loop device" not in str(e):

@@ -264,6 +264,7 @@ static void test_extents(void **state)
     fill(a, 65536, 3);
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 3 * 65536, 65536, a), 0);
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 9 * 65536, 65536, a), 0);
+    check_map(&w, 0, MIB, "...x.....x......"); /* up to the first write it was known, what is behind is asked for */
     check_map(&w, 0, MIB, "...x.....x......");
     nbd_traffic(w.block, &sent, &received);
     check_map(&w, 2 * 65536, 10 * 65536, ".x.....x"); /* from what is known */
@@ -444,9 +445,10 @@ static void test_silence(void **state)
 
     world_make(&w);
     SERVER(&w, "memory", "8M");
-    world_open(&w, (struct nbd_options) { .silence_us = 100000 });
+    world_open(&w, (struct nbd_options) { 0 });
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 0, MIB, a), 0);
     kill(w.server, SIGSTOP);
+    nbd_watch(w.block, 100000, world_lost, &w);
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 0, MIB, a), -ETIMEDOUT);
     assert_int_equal(w.lost_reason, -ETIMEDOUT);
     xfree(a);
@@ -464,12 +466,14 @@ static void test_idle_is_no_silence(void **state)
 
     world_make(&w);
     SERVER(&w, "memory", "8M");
-    world_open(&w, (struct nbd_options) { .silence_us = 20000 });
+    world_open(&w, (struct nbd_options) { 0 });
     assert_int_equal(run(&w, BLOCK_READ, 0, 0, 512, a), 0);
+    nbd_watch(w.block, 20000, world_lost, &w);
     loop_timer_set(w.loop, &timer, clock_us(&clock_real) + 100000);
     while (timer.at_us != 0)
         loop_turn(w.loop, -1);
     assert_int_equal(w.lost, 0);
+    nbd_watch(w.block, NBD_SILENCE_US, world_lost, &w);
     assert_int_equal(run(&w, BLOCK_READ, 0, 0, 512, a), 0);
     world_end(&w);
 }
