@@ -57,7 +57,8 @@
  *
  * mirror_* of status: mirror_mode (as given) mirror_total mirror_copied mirror_dirty mirror_unproven mirror_sent (bytes), mirror_rate
  *   mirror_write_rate (bytes/s), mirror_eta_ms (-1: will not converge), mirror_left (bytes that would stay for
- *   ever), mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch), mirror_error (text),
+ *   ever), mirror_millionths (how far it is; never goes back),
+ *   mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch), mirror_error (text),
  *   mirror_lost_us (from the break to its report) */
 #ifndef STORAGE_TAPD_CONTROL_PROTOCOL_H
 #define STORAGE_TAPD_CONTROL_PROTOCOL_H

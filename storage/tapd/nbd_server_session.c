@@ -9,10 +9,10 @@ static bool number(const unsigned char *text, uint64_t *n_r)
 {
     *n_r = 0;
     for (unsigned i = 0; i < 16; i++) {
-        unsigned digit = text[i] >= '0' && text[i] <= '9' ? text[i] - '0' : text[i] >= 'a' && text[i] <= 'f' ? text[i] - 'a' + 10u : 16u;
-        if (digit > 15)
+        bool decimal = text[i] >= '0' && text[i] <= '9';
+        if (!decimal && (text[i] < 'a' || text[i] > 'f'))
             return false;
-        *n_r = *n_r << 4 | digit;
+        *n_r = *n_r << 4 | (uint64_t)(decimal ? text[i] - '0' : text[i] - 'a' + 10);
     }
     return true;
 }

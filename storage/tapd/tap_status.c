@@ -41,6 +41,7 @@ static void add_mirror(struct words *w, const struct tap *t)
     number(w, "mirror_write_rate", m.write_rate);
     number(w, "mirror_eta_ms", m.eta_us < 0 ? -1 : (m.eta_us + 999) / 1000);
     number(w, "mirror_left", m.left);
+    number(w, "mirror_millionths", (int64_t)(m.fraction * 1e6));
     number(w, "mirror_passes", m.passes);
     number(w, "mirror_repaired", m.repaired);
     number(w, "mirror_proven", m.proven);

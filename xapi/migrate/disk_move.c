@@ -157,8 +157,7 @@ static void bandwidth_follow(struct mover *m)
 
 static void tell(struct mover *m)
 {
-    int64_t total = value_get_int(&m->status, "mirror_total", 0), copied = value_get_int(&m->status, "mirror_copied", 0);
-    double now = value_get_float(&m->status, "mirror_fraction", total > 0 ? (double)copied / (double)total : 0);
+    double now = (double)value_get_int(&m->status, "mirror_millionths", 0) / 1e6;
     int64_t eta = value_get_int(&m->status, "mirror_eta_ms", 0);
 
     m->progress = now > m->progress ? now : m->progress;
@@ -241,16 +240,6 @@ static void note_result(struct mover *m)
         task_note(m->c, keys[i][1], arena_printf(m->c->arena, "%lld", (long long)value_get_int(&m->status, keys[i][0], 0)));
 }
 
-/* After the switch its figures are with the target. */
-static void target_status(struct mover *m)
-{
-    const struct member args[] = { member_of("sr", value_string(m->to_uuid)), member_of("location", value_string(m->to_location)) };
-    struct value status;
-
-    if (verb(m, &m->calm, "vdi.mirror_status", args, ARRAY_LEN(args), &status) == NULL && value_get(&status, "mirror_sent") != NULL)
-        m->status = status;
-}
-
 static struct error *step_commit(struct mover *m)
 {
     return disk_move_commit(&m->calm, m->move);
@@ -300,7 +289,7 @@ static struct error *run_steps(struct mover *m)
     for (unsigned i = 0; i < ARRAY_LEN(steps); i++) {
         struct error *e = run_step(m, &steps[i]);
         if (steps[i].run == step_switch && e == NULL) {
-            target_status(m);
+            (void)!status_read(m); /* the last figures */
             note_result(m);
         }
         if (e == NULL)

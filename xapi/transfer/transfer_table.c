@@ -1,4 +1,6 @@
 /* The coordinator's side of transfers: admission, and the table of those under way. */
+#include "xapi/transfer/transfer_table.h"
+
 #include <string.h>
 
 #include "db/model.h"
@@ -15,8 +17,6 @@
 #include "xapi/core/subject.h"
 #include "xapi/core/task.h"
 #include "xapi/pool/sr_rows.h"
-#include "xapi/transfer/transfer.h"
-#include "xapi/transfer/transfer_table.h"
 
 LOG_MODULE(transfer);
 

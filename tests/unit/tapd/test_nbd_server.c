@@ -435,6 +435,54 @@ static void test_disconnect_waits_for_answers(void **state)
     peer_stop(&p);
 }
 
+/* A client that comes back: what it had on older connections is over, and done, before anything new of its is begun. */
+static void test_session(void **state)
+{
+    static const char *const names[] = { "xapi:session:00000000000000070000000000000001", "xapi:session:00000000000000070000000000000002",
+                                         "xapi:session:00000000000000080000000000000001", "xapi:session:0000000000000007000000000000000x" };
+    struct nbd_wish wish = { .name = "", .structured = true };
+    struct nbd_wire old;
+    char out[4096];
+    struct peer p;
+
+    peer_start(&p, SIZE);
+    peer_connect(&p, false, NULL);
+    wish.contexts[0] = names[0];
+    assert_int_equal(peer_shake(&p, &wish, NULL), 0);
+    assert_false(p.shaken.has_context[0]);
+    p.disk->hold = true;
+    peer_fill(out, sizeof out, 1);
+    assert_int_equal(peer_request(&p, NBD_CMD_WRITE, 0, 1, 0, sizeof out), 0);
+    assert_int_equal(peer_say(&p, out, sizeof out), 0);
+    peer_turn(&p);
+    assert_int_equal(p.disk->n[BLOCK_WRITE], 1);
+    for (unsigned i = 3; i >= 1; i--) { /* nobody's, another one's, its own */
+        old = p.wire;
+        p.wire.fd = -1;
+        peer_connect(&p, false, NULL);
+        wish.contexts[0] = names[i];
+        assert_int_equal(peer_shake(&p, &wish, NULL), 0);
+        assert_int_equal(nbd_server_clients(p.server), i > 1 ? 2 : 1);
+        if (i == 1)
+            break;
+        nbd_wire_close(&p.wire);
+        p.wire = old;
+        peer_turn(&p);
+    }
+    peer_fill(out, sizeof out, 2);
+    assert_int_equal(peer_request(&p, NBD_CMD_WRITE, 0, 1, 0, sizeof out), 0);
+    assert_int_equal(peer_say(&p, out, sizeof out), 0);
+    peer_turn(&p);
+    assert_int_equal(p.disk->n[BLOCK_WRITE], 1); /* the old one is still below */
+    ram_block_let_go(p.disk);
+    p.disk->hold = false;
+    assert_int_equal(peer_simple(&p, 1), 0);
+    assert_int_equal(p.disk->n[BLOCK_WRITE], 2);
+    assert_memory_equal(p.disk->data, out, sizeof out);
+    nbd_wire_close(&old);
+    peer_stop(&p);
+}
+
 static void count(void *ctx) { ++*(unsigned *)ctx; }
 
 static void test_stop(void **state)
@@ -524,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_leaves),
         cmocka_unit_test(test_disconnect_waits_for_answers),
+        cmocka_unit_test(test_session),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_slow_peers),
         cmocka_unit_test(test_clients_limit),
