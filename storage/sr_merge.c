@@ -125,10 +125,10 @@ static struct error *paused(struct merge *m, struct live *l, const char *locatio
 
 static struct error *served(struct merge *m, struct live *l, const char *location, bool *active_r)
 {
-    struct error *error = start(m);
+    struct error *error;
 
-    if (error == NULL)
-        error = await(m, false, POLL_MS, 0);
+    TRY(start(m)); /* fails where the VDI has a mirror already: that is not ours to end */
+    error = await(m, false, POLL_MS, 0);
     if (error == NULL)
         error = STORAGE_FAULT(m->c, "sr.merge.following");
     if (error == NULL)

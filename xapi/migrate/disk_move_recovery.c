@@ -181,20 +181,6 @@ void disk_moves_start(struct xapi *xapi)
 }
 
 /* --- where ------------------------------------------------------------------------------------------------------ */
-static bool plugged_on(struct api_call *c, const char *sr_ref, const char *host_ref)
-{
-    const struct row *sr = db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
-    const struct value *pbds = sr != NULL ? row_value(sr, F_SR_PBDs) : NULL;
-
-    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
-        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
-
-        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
-            return true;
-    }
-    return false;
-}
-
 void disk_move_host(struct api_call *c, const char *from_sr, const char *to_sr, const char *wanted, const char **host_r)
 {
     struct row_list hosts = db_all(c->db, c->arena, &model_classes[CLASS_host]);
@@ -203,7 +189,7 @@ void disk_move_host(struct api_call *c, const char *from_sr, const char *to_sr, 
     for (unsigned i = 0; i < hosts.n; i++) {
         const char *ref = hosts.rows[i]->ref;
 
-        if ((wanted == NULL || strcmp(wanted, ref) == 0) && live(c, hosts.rows[i]) && plugged_on(c, from_sr, ref) && plugged_on(c, to_sr, ref)) {
+        if ((wanted == NULL || strcmp(wanted, ref) == 0) && live(c, hosts.rows[i]) && sr_plugged_on(c, from_sr, ref) && sr_plugged_on(c, to_sr, ref)) {
             *host_r = ref;
             if (c->xapi->host_ref != NULL && strcmp(c->xapi->host_ref, ref) == 0)
                 return; /* our own host saves the way */

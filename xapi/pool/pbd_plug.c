@@ -159,6 +159,20 @@ bool sr_is_plugged(struct api_call *c, const char *sr_ref, const char *host_ref)
     return false;
 }
 
+bool sr_plugged_on(struct api_call *c, const char *sr_ref, const char *host_ref)
+{
+    const struct row *sr = db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
+    const struct value *pbds = sr != NULL ? row_value(sr, F_SR_PBDs) : NULL;
+
+    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
+        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
+
+        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
+            return true;
+    }
+    return false;
+}
+
 struct error *sr_host(struct api_call *c, const char *sr_ref, const char **host_ref_r)
 {
     const struct row *sr;

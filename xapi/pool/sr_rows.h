@@ -39,6 +39,8 @@ NODISCARD struct error *pbd_unplug(struct api_call *c, const char *pbd_ref);
  * leave currently_attached false. */
 void pbd_plug_all(struct api_call *c, const char *host_ref);
 
+/* Has the host a plugged PBD of the SR? */
+bool sr_plugged_on(struct api_call *c, const char *sr_ref, const char *host_ref);
 /* Some host with a plugged PBD, this host first: where SR verbs run. SR_HAS_NO_PBDS [sr]. */
 NODISCARD struct error *sr_host(struct api_call *c, const char *sr_ref, const char **host_ref_r);
 bool sr_is_plugged(struct api_call *c, const char *sr_ref, const char *host_ref);

@@ -160,27 +160,13 @@ static struct error *mark(struct admitted *a, const char *kind)
     return NULL;
 }
 
-static bool plugged_on(struct api_call *c, const char *sr_ref, const char *host_ref)
-{
-    const struct row *sr = db_get(c->db, c->arena, &model_classes[CLASS_SR], sr_ref);
-    const struct value *pbds = sr != NULL ? row_value(sr, F_SR_PBDs) : NULL;
-
-    for (unsigned i = 0; pbds != NULL && i < pbds->len; i++) {
-        const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
-
-        if (pbd != NULL && strcmp(row_string(pbd, F_PBD_host), host_ref) == 0 && row_bool(pbd, F_PBD_currently_attached))
-            return true;
-    }
-    return false;
-}
-
 /* Where the disk is in use; else the host that was asked, if it can; else any that can. */
 static struct error *place(struct admitted *a, const struct row *vdi, const char *acting, const char **host_r)
 {
     *host_r = resident_of(&a->c, vdi);
     if (*host_r != NULL)
         return NULL;
-    if (plugged_on(&a->c, row_string(vdi, F_VDI_SR), acting)) {
+    if (sr_plugged_on(&a->c, row_string(vdi, F_VDI_SR), acting)) {
         *host_r = acting;
         return NULL;
     }
