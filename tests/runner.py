@@ -4,9 +4,11 @@
 usage: runner.py [--jobs N] [--timeout S] [--log-dir DIR] PROGRAM...
 
 Prints one line a program, the output of those that failed, and last "N passed, N failed, N skipped".
-A program that outlives its time, or leaves processes in its group behind, has failed."""
+A program that outlives its time, or leaves processes in its group behind, has failed. So has one during which any
+sanitized process found something, also a tapd that was started again."""
 import argparse
 import concurrent.futures
+import glob
 import os
 import signal
 import subprocess
@@ -30,12 +32,21 @@ def group_left(pgid):
         return False
 
 
+def with_findings(findings):
+    """The environment in which sanitizers write what they find to files of that name."""
+    options = {name: os.environ.get(name, "") + ":log_path=" + findings for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")}
+    return dict(os.environ, **options)
+
+
 def run(program, timeout, log_dir):
     began = time.monotonic()
-    log_path = os.path.join(log_dir, program.replace("/", "_") + ".log")
+    log_path = os.path.abspath(os.path.join(log_dir, program.replace("/", "_") + ".log"))
+    findings = log_path[:-len(".log")] + ".sanitizer"
+    for old in glob.glob(findings + ".*"):
+        os.unlink(old)
     with open(log_path, "wb") as log:
         child = subprocess.Popen(command(program), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                 start_new_session=True)
+                                 start_new_session=True, env=with_findings(findings))
         try:
             status = child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -50,6 +61,10 @@ def run(program, timeout, log_dir):
             except ProcessLookupError:
                 pass
             child.wait()
+        for found in sorted(glob.glob(findings + ".*")):
+            with open(found, "rb") as f:
+                log.write(b"\n" + f.read())
+            status = status or 1
     return program, status, time.monotonic() - began, log_path
 
 

@@ -10,7 +10,7 @@
 
 #include "rpc/base/memory.h"
 
-#define POINTS_MAX 32u
+#define POINTS_MAX 256u
 
 bool fault_armed_;
 
@@ -180,6 +180,14 @@ void fault_disarm(const char *name)
     }
     __atomic_store_n(&fault_armed_, n_points > 0, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&disarmed);
+    pthread_mutex_unlock(&lock);
+}
+
+void fault_list(struct text *t)
+{
+    pthread_mutex_lock(&lock);
+    for (unsigned i = 0; i < n_points; i++)
+        text_printf(t, "%s=%s %lu\n", points[i].name, points[i].word, points[i].visits);
     pthread_mutex_unlock(&lock);
 }
 

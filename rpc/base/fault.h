@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+#include "rpc/base/text.h"
+
 bool fault_hit_(const char *name);
 extern bool fault_armed_; /* anything armed at all */
 /* True when the caller must fail here. 'crash' does not return. */
@@ -18,5 +20,6 @@ const char *fault_word(const char *name);
 void fault_init_from_env(void);           /* reads FAULTS */
 bool fault_arm(const char *spec);         /* false when malformed; adds to what is armed */
 void fault_disarm(const char *name);      /* NULL: all */
+void fault_list(struct text *);           /* adds "name=word visits" and a newline for each that is armed */
 
 #endif

@@ -106,7 +106,8 @@ NODISCARD int leaf_lock(int fd, int64_t offset, bool exclusive);
 /* --- layers; each takes what is below and gives it back by block_close ------------------------------- */
 struct block *stats_layer(struct block *below);
 struct block *throttle_layer(struct block *below);   /* unlimited at first */
-struct block *fault_layer(struct block *below);      /* fault points "tapd.read", "tapd.write", "tapd.flush": error, or word "delay-<ms>", "short" */
+/* Fault points "tapd.read", "tapd.write", "tapd.flush" (target: "target.read", …): error, "enospc", "delay-<ms>", "short". */
+struct block *fault_layer(struct block *below, bool target);
 
 struct block_stats { uint64_t reads, writes, flushes, bytes_read, bytes_written, errors; uint64_t latency_us[24]; /* writes, by power of two */ };
 void stats_get(const struct block *, struct block_stats *);

@@ -46,7 +46,8 @@
  *                               rewritten), drop the old image. Answers at once; status tells
  *   mirror-abort                forgets the target; the guest notices nothing. After the switch: error
  *   mirror-end                  after switched, done or failed: forgets the mirror, state none
- *   fault-arm spec=             as FAULTS; "" disarms all (only when started with --allow-faults)
+ *   fault-arm spec=             -> was= (what was armed, and how often it was visited: fault_list) as FAULTS; "" disarms all
+ *                               (only when started with --allow-faults)
  *   quit                        deactivate, answer, exit
  *
  * While an active disk by NBD cannot be reached the guest waits, and verbs that would have to drain it (deactivate, quit,

@@ -21,6 +21,7 @@ struct delayed {
 
 struct faults {
     struct block block;
+    bool target;
     struct delayed *free;
     struct delayed delayed[DELAYED_MAX];
 };
@@ -51,14 +52,14 @@ static void half_done(struct block_request *r)
     block_finish(r, -EIO);
 }
 
-static const char *word_for(const struct block_request *r)
+static const char *word_for(const struct faults *f, const struct block_request *r)
 {
-    const char *point = "tapd.write";
+    const char *point = f->target ? "target.write" : "tapd.write";
 
     if (r->op == BLOCK_READ)
-        point = "tapd.read";
+        point = f->target ? "target.read" : "tapd.read";
     else if (r->op == BLOCK_FLUSH)
-        point = "tapd.flush";
+        point = f->target ? "target.flush" : "tapd.flush";
     return fault_hit(point) ? fault_word(point) : NULL;
 }
 
@@ -95,7 +96,7 @@ static void delay(struct faults *f, struct block_request *r, int64_t ms)
 static void fault_submit(struct block *b, struct block_request *r)
 {
     struct faults *f = CONTAINER_OF(b, struct faults, block);
-    const char *word = word_for(r);
+    const char *word = word_for(f, r);
     int64_t ms;
 
     if (__builtin_expect(word == NULL, 1))
@@ -123,13 +124,14 @@ static int fault_close(struct block *b)
 
 static const struct block_ops fault_ops = { .name = "fault", .submit = fault_submit, .extents = fault_extents, .close = fault_close };
 
-struct block *fault_layer(struct block *below)
+struct block *fault_layer(struct block *below, bool target)
 {
     struct faults *f = xcalloc(1, sizeof(*f));
 
     f->block = *below;
     f->block.ops = &fault_ops;
     f->block.below = below;
+    f->target = target;
     for (unsigned i = 0; i < DELAYED_MAX; i++) {
         f->delayed[i] = (struct delayed){ .timer.fired = fired, .faults = f, .next = f->free };
         f->free = &f->delayed[i];

@@ -139,6 +139,8 @@ static void insert(struct tap *t)
     t->mirror_arena = arena_new();
     t->switched = false;
     t->past.state = MIRROR_NONE;
+    if (t->allow_faults && !nbd_is(t->target))
+        t->target = fault_layer(t->target, true);
     t->mirror = mirror_layer(t->mirror_arena, t->source, t->target, &o->layer, changed, t);
     t->target = NULL;
     tap_link(t);

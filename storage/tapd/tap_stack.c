@@ -28,7 +28,7 @@ void tap_take_chain(struct tap *t, struct block *chain)
     t->remote = nbd_is(chain) ? chain : NULL;
     if (t->remote != NULL)
         nbd_keep(chain, RETRY_US);
-    t->source = t->allow_faults ? fault_layer(chain) : chain;
+    t->source = t->allow_faults ? fault_layer(chain, false) : chain;
 }
 
 bool tap_is_away(const struct tap *t)

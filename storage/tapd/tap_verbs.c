@@ -297,14 +297,19 @@ static void verb_fault_arm(struct tap *t, struct control_call *call)
 {
     const char *spec = value_get_string(&call->arguments, "spec", "");
     const char *why = NULL;
+    AUTO_TEXT list = TEXT_INIT;
 
+    if (t->allow_faults)
+        fault_list(&list);
+    const struct member was = member_of("was", value_string(arena_strdup(call->arena, list.len > 0 ? list.bytes : "")));
+    struct value result = value_map(&was, 1);
     if (!t->allow_faults)
         why = "faults are not allowed here";
     else if (spec[0] == '\0')
         fault_disarm(NULL);
     else if (!fault_arm(spec))
         why = "fault-arm: malformed";
-    control_answer(call, why != NULL ? tap_error(call->arena, why, 0) : NULL, NULL);
+    control_answer(call, why != NULL ? tap_error(call->arena, why, 0) : NULL, why == NULL ? &result : NULL);
 }
 
 /* --- the table ------------------------------------------------------------------------------------- */

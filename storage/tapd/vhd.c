@@ -30,7 +30,6 @@ static struct vhd_image *image_add(struct vhd *v, const char *path, int fd)
 {
     struct vhd_image *i = &v->images[v->n_images++];
 
-    disk_io_opened(v->io, fd);
     *i = (struct vhd_image) { .path = xstrdup(path), .fd = fd, .owner = v };
     return i;
 }

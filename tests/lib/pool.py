@@ -374,6 +374,7 @@ class Pool:
         if unclean:  # a sanitizer's finding at exit, or a daemon that did not end by SIGTERM
             for host in self.hosts:
                 print(f"--- log of host {host.index} ---\n{host.log_tail(200)}", flush=True)
+        unmount_below(self.dir)
         if not self.keep:
             shutil.rmtree(self.dir, ignore_errors=True)
         if unclean:
@@ -387,6 +388,14 @@ class Pool:
             for host in self.hosts:
                 print(f"--- log of host {host.index} ---\n{host.log_tail()}", flush=True)
         self.stop()
+
+
+def unmount_below(directory):
+    """SRs with a file system of their own that a test left plugged."""
+    with open("/proc/self/mounts") as mounts:
+        below = [m for m in (line.split()[1] for line in mounts) if m.startswith(directory + "/")]
+    for path in reversed(below):
+        subprocess.run(["umount", "--lazy", path], check=False)
 
 
 def alive(pid):

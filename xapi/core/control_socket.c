@@ -73,7 +73,11 @@ static bool command_fault(struct xapi *xapi, unsigned n, char **words, struct te
     }
     if (strcmp(words[1], "arm") == 0 && n == 3 && fault_arm(words[2]))
         return true;
-    text_add(t, "fault arm NAME=ACTION[@N] | fault disarm [NAME]");
+    if (strcmp(words[1], "list") == 0 && n == 2) {
+        fault_list(t);
+        return true;
+    }
+    text_add(t, "fault arm NAME=ACTION[@N] | fault disarm [NAME] | fault list");
     return false;
 }
 

@@ -4,7 +4,7 @@
  *
  *   passwd USER             sets a password in the users file; reads it from standard input
  *   db …                    check, backup, restore: see db_commands.h
- *   status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], migrations, tapd list, tapd stats, tapd json
+ *   status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], fault list, migrations, tapd list, tapd stats, tapd json
  *                           asked of the running daemon through <dir>/xapi-ctl.sock */
 #include <errno.h>
 #include <stdio.h>
@@ -26,7 +26,7 @@ static int usage(void)
 {
     fputs("usage: xapi-ctl [--config FILE] [--set key=value]… COMMAND\n"
           "  passwd USER\n  db check|backup|restore …\n  status\n  log set MODULE|all err|warn|info|debug\n"
-          "  fault arm NAME=ACTION[@N]\n  fault disarm [NAME]\n  migrations\n  tapd list|stats|json\n",
+          "  fault arm NAME=ACTION[@N]\n  fault disarm [NAME]\n  fault list\n  migrations\n  tapd list|stats|json\n",
           stderr);
     return EXIT_FAILURE;
 }

@@ -448,6 +448,7 @@ static void test_silence(void **state)
     world_open(&w, (struct nbd_options) { 0 });
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 0, MIB, a), 0);
     kill(w.server, SIGSTOP);
+    assert_int_equal(waitpid(w.server, NULL, WUNTRACED), w.server); /* all its threads stand */
     nbd_watch(w.block, 100000, world_lost, &w);
     assert_int_equal(run(&w, BLOCK_WRITE, 0, 0, MIB, a), -ETIMEDOUT);
     assert_int_equal(w.lost_reason, -ETIMEDOUT);
