@@ -66,6 +66,8 @@ struct error *mirror_await(struct call *c, struct storage *s, const char *key, c
             return mirror_verb(c, s, key, "mirror-end");
         if (!under_way(state))
             return mirror_failure(c, key, &status);
+        if (strcmp(wanted, "switched") == 0 && strcmp(state, "following") == 0)
+            TRY(mirror_verb(c, s, key, "mirror-switch")); /* a tapd that was started again does not know of it */
         if (!rest(c, s, ms))
             return cancelled(c);
     }

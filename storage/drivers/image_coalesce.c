@@ -199,9 +199,12 @@ static struct error *merge_marked(struct cleaning *k, const struct image *image,
     return error;
 }
 
-/* Bases first: that makes chains short for the leaves. What fails stands in nobody else's way. */
+/* Bases first: that makes chains short for the leaves. What fails stands in nobody else's way, and is the step's error
+ * when nothing else could be done. */
 static struct error *merge_one(struct cleaning *k)
 {
+    struct error *failed = NULL;
+
     for (int hidden = 1; hidden >= 0; hidden--) {
         for (unsigned i = 0; i < k->list.n && !k->done && !k->preempted; i++) {
             const struct image *image = &k->list.images[i], *parent = target_of(k, image);
@@ -214,9 +217,10 @@ static struct error *merge_one(struct cleaning *k)
                 return driver_cancelled(k->c);
             if (error != NULL)
                 log_warn("SR %s: %s stays as it is: %s", k->sr->uuid, image->name, error_text(k->c->arena, error));
+            failed = failed != NULL ? failed : error;
         }
     }
-    return NULL;
+    return k->done || k->preempted ? NULL : failed;
 }
 
 struct error *file_sr_clean(struct call *c, struct sr *sr, bool *more_r)

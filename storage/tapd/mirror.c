@@ -33,7 +33,6 @@ static bool active(const struct mirror *m) { return m->state == MIRROR_COPYING |
 bool mirror_runs(const struct mirror *m) { return active(m) && !m->lost && !m->stopping; }
 bool mirror_over(const struct mirror *m) { return m->state == MIRROR_SWITCHED; }
 int64_t mirror_now(const struct mirror *m) { return clock_us(loop_clock(m->block.loop)); }
-int64_t mirror_budget(const struct mirror *m) { return m->options.budget_us; }
 static bool ends_by_itself(const struct mirror *m) { return m->options.mode == MIRROR_COPY || m->options.mode == MIRROR_POINT; }
 
 bool mirror_is_clean(const struct mirror *m)

@@ -115,6 +115,7 @@ struct mirror_guests {
 enum switch_stage { SWITCH_NO, SWITCH_FLUSH_AHEAD, SWITCH_REST, SWITCH_FLUSH };
 struct mirror_switching {
     bool wanted;
+    int64_t wanted_us; /* since when */
     int (*commit)(void *ctx);
     void *ctx;
     enum switch_stage stage;
@@ -177,7 +178,6 @@ void mirror_fail(struct mirror *, const char *fmt, ...) PRINTF(2, 3); /* the end
 void mirror_job_done(struct mirror *);
 bool mirror_is_clean(const struct mirror *); /* all is scanned, copied and proven, nothing is under way */
 int64_t mirror_now(const struct mirror *); /* by the clock, not of the turn */
-int64_t mirror_budget(const struct mirror *);
 void mirror_buffers_map(struct mirror_buffers *, size_t size);
 uint8_t *mirror_buffers_take(struct mirror_buffers *, size_t);
 void mirror_buffers_unmap(struct mirror_buffers *);
@@ -208,6 +208,7 @@ void prover_pump(struct mirror *);
 bool proof_equal(uint8_t (*mine)[PROOF_DIGEST], uint8_t (*theirs)[PROOF_DIGEST], unsigned i);
 
 /* mirror_switch.c */
+int64_t mirror_budget(const struct mirror *); /* now: it grows while the switch is wanted */
 void mirror_switch_init(struct mirror *);
 void mirror_switch_step(struct mirror *);
 void mirror_switch_give_up(struct mirror *); /* for now: the guest goes on, on the source */

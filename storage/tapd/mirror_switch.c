@@ -8,6 +8,8 @@
 #define SURE 0.6                /* of the budget may be filled by what is known to be left */
 #define AHEAD_US 2000000        /* a flush that old still makes the next one short */
 #define PATIENT_ATTEMPTS 3u     /* after so many that did not keep to the budget it grows */
+#define PATIENCE_US 5000000     /* also each time that long passed in vain: what cannot be kept must not keep the disk for ever */
+#define DOUBLED_MAX 10u
 
 /* Why not: nothing. What is under way for one attempt:
  *   SWITCH_FLUSH_AHEAD  the guest runs; the target makes stable what it has, so that the flush in the pause is short
@@ -18,6 +20,14 @@
 static void deadline_fired(struct loop_timer *);
 
 void mirror_switch_init(struct mirror *m) { m->switching.deadline.fired = deadline_fired; }
+
+int64_t mirror_budget(const struct mirror *m)
+{
+    const struct mirror_switching *s = &m->switching;
+    int64_t times = s->wanted ? (loop_now_us(m->block.loop) - s->wanted_us) / PATIENCE_US : 0;
+
+    return m->options.budget_us << (times < (int64_t)DOUBLED_MAX ? times : (int64_t)DOUBLED_MAX);
+}
 
 static bool fits(const struct mirror *m)
 {
@@ -57,8 +67,7 @@ static void hold(struct mirror *m)
     struct mirror_switching *s = &m->switching;
     int64_t allowed = mirror_budget(m);
 
-    /* a budget that cannot be kept must not keep the disk from ever arriving */
-    for (unsigned i = PATIENT_ATTEMPTS; i < s->attempts && i < PATIENT_ATTEMPTS + 10; i++)
+    for (unsigned i = PATIENT_ATTEMPTS; i < s->attempts && i < PATIENT_ATTEMPTS + DOUBLED_MAX && allowed < m->options.budget_us << DOUBLED_MAX; i++)
         allowed *= 2;
     s->stage = SWITCH_REST;
     s->held_us = mirror_now(m);
@@ -176,9 +185,12 @@ void mirror_switch(struct block *b, int (*commit)(void *ctx), void *ctx)
     struct mirror *m = CONTAINER_OF(b, struct mirror, block);
     struct mirror_switching *s = &m->switching;
 
+    if (!s->wanted) {
+        s->wanted_us = loop_now_us(b->loop);
+        s->attempts = 0;
+    }
     s->wanted = m->options.mode == MIRROR_FOLLOW || m->options.mode == MIRROR_MERGE;
     s->commit = commit;
     s->ctx = ctx;
-    s->attempts = 0;
     mirror_kick(m);
 }

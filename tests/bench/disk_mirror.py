@@ -45,14 +45,15 @@ def fluid(size, writes, link=LINK, left=0.0):
 # --- the guest ------------------------------------------------------------------------------------------------------
 
 class Guest:
-    """fio that writes all the time; its latencies with the time of day they ended at."""
+    """fio that writes all the time; its latencies with the time of day they ended at. Each write goes to any place, as in the
+    model (with its map of places fio would come to each once, then to all of them again in the same order)."""
 
     def __init__(self, bench, uri, workload, size, seconds):
         block, rate = WORKLOADS[workload]
         self.dir = bench.path("fio")
         shutil.rmtree(self.dir, ignore_errors=True)
         os.makedirs(self.dir)
-        self.process = Process(["fio", "--name=guest", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", f"--bs={block}", "--iodepth=8",
+        self.process = Process(["fio", "--name=guest", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--norandommap", f"--bs={block}", "--iodepth=8",
                                 f"--size={size}", "--time_based", f"--runtime={seconds}", f"--rate={int(rate)}", "--randrepeat=1", "--randseed=7",
                                 "--write_lat_log=guest", "--log_unix_epoch=1", "--output=out"], log=bench.path("fio.log"), cwd=self.dir)
 

@@ -164,6 +164,9 @@ static void test_sr_forget_and_introduce(void **state)
     pool_fails(W, 0, "HANDLE_INVALID", "VDI.get_uuid", 1, S(vdi));
     mine = pool_ok(W, 0, "SR.introduce", 7, S(uuid), S("again"), S(""), S("file"), S("user"), value_bool(false), value_map(NULL, 0)).s;
     pool_fails(W, 0, "SR_UUID_EXISTS", "SR.introduce", 7, S(uuid), S("twice"), S(""), S("file"), S("user"), value_bool(false), value_map(NULL, 0));
+    const struct error *e = pool_fails(W, 0, "UUID_INVALID", "SR.introduce", 7, S("../../x"), S(""), S(""), S("file"), S("user"), value_bool(false),
+                                       value_map(NULL, 0));
+    assert_string_equal(e->params[1], "../../x");
     const struct member record[] = { member_of("host", S(host_ref)), member_of("SR", S(mine)), member_of("device_config", config) };
     plugged = pool_ok(W, 0, "PBD.create", 1, value_map(record, 3)).s;
     pool_ok(W, 0, "PBD.plug", 1, S(plugged));

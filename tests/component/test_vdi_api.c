@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "rpc/base/fault.h"
@@ -10,6 +11,7 @@
 #include "tests/lib/unit.h"
 #include "tests/lib/vm_world.h"
 #include "xapi/core/internal_call.h"
+#include "xapi/core/operations.h"
 #include "xapi/core/vdi_path.h"
 #include "xapi/pool/sr_room.h"
 #include "xapi/pool/sr_watch.h"
@@ -104,6 +106,27 @@ static struct error *copy(const char *vdi, const char *sr, const char *base, con
     return pool_call(&W->pool, 0, "VDI.copy", result_r, 4, S(vdi), S(sr), S(base), S(into));
 }
 
+/* As if a call were at it, or no more. */
+static void mark(const char *vdi, const char *operation)
+{
+    const struct member members[] = { member_of("OpaqueRef:task", S(operation)) };
+    AUTO_TXN txn = txn_begin(pool_xapi(&W->pool, 0)->db, A);
+
+    assert_null(txn_set(txn, CLASS_VDI, vdi, F_VDI_current_operations, value_map(members, operation[0] != '\0' ? 1 : 0)));
+    assert_null(txn_commit(txn, NULL));
+}
+
+static struct error *check(const char *vdi, const char *operation)
+{
+    AUTO_TXN txn = txn_begin(pool_xapi(&W->pool, 0)->db, A);
+    const struct row *row;
+    struct api_call c;
+
+    internal_call_init(&c, pool_xapi(&W->pool, 0), A, "test");
+    assert_null(txn_need(txn, CLASS_VDI, vdi, &row));
+    return operation_check(&c, txn, CLASS_VDI, row, operation, true);
+}
+
 /* --- copies ------------------------------------------------------------------------------------------------------ */
 /* Old contents do not shine through, wherever the source is empty. */
 static void test_copy_into(void **state)
@@ -144,6 +167,51 @@ static void test_copy_in_use(void **state)
     assert_true(error_is(e, "VDI_IN_USE"));
     error_has(e, 2, used, "copy");
     vm_ok(W, "VM.hard_shutdown", 1, S(vm));
+}
+
+/* What is being copied or exported is neither deleted nor changed nor written to meanwhile: such calls wait. */
+static void test_beside_a_copy(void **state)
+{
+    static const char *const fine[] = { "clone", "copy", "update", "list_changed_blocks", "enable_cbt", "data_destroy" };
+    static const char *const waits[] = { "destroy", "forget", "resize", "mirror", "set_on_boot", "force_unlock", "blocked" };
+    const char *vm = vm_world_vm(W, "beside", NULL), *vdi = disk(W->sr, "beside", MIB), *vbd = plugged(vm, vdi);
+
+    mark(vdi, "copy");
+    for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
+        assert_false(error_is(check(vdi, fine[i]), "OTHER_OPERATION_IN_PROGRESS"));
+    for (unsigned i = 0; i < ARRAY_LEN(waits); i++) {
+        struct error *e = check(vdi, waits[i]);
+        assert_true(error_is(e, "OTHER_OPERATION_IN_PROGRESS"));
+        error_has(e, 4, "VDI", vdi, "copy", "OpaqueRef:task");
+    }
+    error_has(vm_fails(W, "OTHER_OPERATION_IN_PROGRESS", "VBD.assert_attachable", 1, S(vbd)), 4, "VDI", vdi, "copy", "OpaqueRef:task");
+    vm_ok(W, "VBD.set_mode", 2, S(vbd), S("RO"));
+    vm_ok(W, "VBD.assert_attachable", 1, S(vbd));
+    mark(vdi, "");
+    vm_ok(W, "VDI.destroy", 1, S(vdi));
+}
+
+static const struct error *move_fails(const char *code, const char *vdi, const char *sr)
+{
+    return vm_fails(W, code, "VDI.pool_migrate", 3, S(vdi), S(sr), value_map(NULL, 0));
+}
+
+/* What the drivers of both ends cannot do is said before anything moves. */
+static void test_move_refused(void **state)
+{
+    const char *vm = vm_world_vm(W, "moves", NULL), *vdi = disk(W->sr, "moves", MIB), *gfs2 = make_sr("gfs2", "gfs2", false);
+    const char *there = disk(gfs2, "there", MIB);
+
+    assert_int_equal(mkdir(tempdir_file(&W->pool.dir, "isos"), 0700), 0);
+    const char *isos = make_sr("isos", "iso", true);
+    error_has(move_fails("VDI_NEEDS_VM_FOR_MIGRATE", vdi, gfs2), 1, vdi);
+    plugged(vm, vdi);
+    error_has(move_fails("SR_DOES_NOT_SUPPORT_MIGRATION", vdi, gfs2), 2, gfs2, "VDI_MIRROR_IN");
+    error_has(move_fails("SR_DOES_NOT_SUPPORT_MIGRATION", vdi, isos), 2, isos, "VDI_MIRROR_IN;VDI_SNAPSHOT");
+    vm_ok(W, "VBD.create", 1, vm_world_vbd_record(W, vm, there, "1", "RW", "Disk"));
+    error_has(move_fails("SR_OPERATION_NOT_SUPPORTED", there, W->sr), 1, gfs2); /* the disk's operation is asked first */
+    vm_ok(W, "VDI.enable_cbt", 1, S(vdi));
+    error_has(move_fails("VDI_CBT_ENABLED", vdi, gfs2), 1, vdi);
 }
 
 static void test_copy_that_fails(void **state)
@@ -231,6 +299,9 @@ static void test_data_destroy_in_use(void **state)
     error_has(vm_fails(W, "VDI_IN_USE", "VDI.data_destroy", 1, S(snap)), 2, snap, "data_destroy");
     assert_string_equal(vm_field(W, "VDI.get_type", snap), "user");
     vm_ok(W, "VBD.destroy", 1, S(vbd));
+    mark(snap, "copy");
+    error_has(vm_fails(W, "VDI_IN_USE", "VDI.data_destroy", 1, S(snap)), 2, snap, "data_destroy");
+    mark(snap, "");
     vm_ok(W, "VDI.data_destroy", 1, S(snap));
 }
 
@@ -352,6 +423,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy_into),
         cmocka_unit_test(test_copy_in_use),
+        cmocka_unit_test(test_beside_a_copy),
+        cmocka_unit_test(test_move_refused),
         cmocka_unit_test(test_copy_that_fails),
         cmocka_unit_test(test_clone_in_use),
         cmocka_unit_test(test_resize),

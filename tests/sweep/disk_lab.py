@@ -25,6 +25,7 @@ class Lab:
         self.dir = tempfile.mkdtemp(prefix="disk-sweep-")
         self.mounts = []
         self.pool = None
+        self.filled = False
         try:
             self.places = [self.mount(name) for name in ("one", "two", "raw", "suspend")]
             self.pool = P.Pool(hosts=1, directory=os.path.join(self.dir, "pool"), options=OPTIONS).start()
@@ -88,6 +89,9 @@ class Lab:
     def written(self):
         return int(self.pool.guest_data(self.vm).get("sim/blocks_written", 0))
 
+    def errors(self):
+        return int(self.pool.guest_data(self.vm).get("sim/disk_errors", 0))
+
     def writes(self, n=20):
         before = self.written()
         P.wait_until("the guest to write", lambda: self.written() > before + n, 40)
@@ -139,7 +143,17 @@ class Lab:
             os.kill(pid, signal.SIGKILL)
         return found != []
 
+    def kill_all(self):
+        """The daemon first, so that nobody starts the tapds again."""
+        found = self.host.tapds()
+        self.host.process.kill()
+        self.host.process.wait()
+        for _, pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return True
+
     def fill(self, number):
+        self.filled = True
         size, step = 0, P.MIB
         with open(os.path.join(self.places[number], ".filler"), "wb") as f:
             while step >= 4096:
@@ -151,6 +165,7 @@ class Lab:
         return True
 
     def free(self):
+        self.filled = False
         for place in self.places:
             if os.path.exists(os.path.join(place, ".filler")):
                 os.unlink(os.path.join(place, ".filler"))

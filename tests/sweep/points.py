@@ -7,14 +7,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 # What none of the sweep's operations passes: why.
 ELSEWHERE = [
-    (r"sr\.(create|destroy|attach|detach|scan|stat)$", "of whole SRs"),
-    (r"sr\.(vdi_stat|vdi_cbt|vdi_changed_blocks|vdi_data_destroy|vdi_clone|vdi_revert|vdi_resize)$", "verbs that are not in the sweep"),
+    (r"sr\.(create|destroy|attach|detach)$", "of whole SRs"),
+    (r"sr\.(scan|stat|vdi_stat)$", "looked at in the background all the time"),
+    (r"sr\.(vdi_cbt|vdi_changed_blocks|vdi_data_destroy|vdi_clone|vdi_revert|vdi_resize)$", "verbs that are not in the sweep"),
     (r"sr\.file\.(clone|revert|cbt|resize)\.", "the same"),
-    (r"sr\.file\.destroy\.base$", "a base without children, found by destroying"),
+    (r"sr\.vdi_deactivate$", "of a guest that goes to another host"),
+    (r"sr\.file\.destroy\.base$", "a base that is destroyed by name"),
     (r"sr\.file\.clean\.grow$", "a child that is larger than its base"),
-    (r"sr\.file\.snapshot\.(share|log|journal)$|sr\.file\.(snapshot)\.part$", ""),
+    (r"sr\.file\.snapshot\.share$", "needs a file system that shares blocks"),
+    (r"sr\.file\.snapshot\.log$", "needs tracking of changed blocks"),
     (r"sr\.(lvm|mount)\.", "other drivers"),
-    (r"sr\.copy", "copies"),
 ]
 
 
@@ -58,6 +60,11 @@ def tapd_points():
         if path.endswith("fault_layer.c"):
             found |= set(re.findall(r'"((?:tapd|target)\.[a-z]+)"', read(path)))
     return found
+
+
+def clearing_up(point):
+    """Of the thread that coalesces, at any time."""
+    return re.match(r"sr\.clean$|sr\.merge\.|sr\.file\.(clean|adopt|fold)\.", point) is not None
 
 
 def elsewhere(point):

@@ -12,6 +12,7 @@ import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 from tests.lib import pool as P  # noqa: E402
+from tests.system import test_xen_api  # noqa: E402
 
 SIZE = 24 * P.MIB
 BLOCK = 65536  # of changed block tracking
@@ -23,6 +24,9 @@ class Backup:
         os.makedirs(self.dir)
         self.host = pool.hosts[0]
         self.sr = pool.make_shared_sr()
+        other = os.path.join(pool.dir, "other-sr")
+        os.makedirs(other)
+        self.other_sr = self.api("SR.create", pool.host_ref(1), {"location": other}, "0", "Other", "", "file", "user", False, {})
         self.network = self.api("PIF.get_network", self.api("host.get_management_interface", pool.host_ref(1)))
         self.api("network.add_purpose", self.network, "nbd")
         self.vm = pool.make_vm("server", sr=self.sr, disk_mib=SIZE // P.MIB, platform={"sim-disk-iops": "200", "sim-disk-working-set-mib": "8"})
@@ -191,6 +195,86 @@ def tracked(w):
     w.healthy()
 
 
+def beside(w):
+    """While a disk is exported nobody deletes, moves or writes to it: such calls wait, and are fine afterwards."""
+    vm, snapshot = w.snapshot("beside")
+    vdi = w.api("VDI.copy", snapshot, w.sr)
+    user = w.pool.make_vm("user")
+    w.api("VBD.create", {"VM": user, "VDI": vdi, "userdevice": "0", "bootable": True, "mode": "RW", "type": "Disk", "empty": False})
+    c = http.client.HTTPConnection(w.host.address, w.pool.http_port, timeout=120)
+    c.request("GET", "/export_raw_vdi?" + urllib.parse.urlencode({"session_id": w.api.session, "vdi": vdi}))
+    r = c.getresponse()
+    data = r.read(4096)
+    waiting = [w.api("Async." + m, *a) for m, a in (("VDI.destroy", (vdi,)), ("VM.start", (user, False, False)))]
+    for task in waiting:
+        P.wait_until("the call to wait", lambda: "cancel" in w.api("task.get_allowed_operations", task), 20)
+        w.api("task.cancel", task)
+        try:
+            w.api.wait_task(task)
+            raise AssertionError("it was not cancelled")
+        except P.Failure as e:
+            assert e.code == "TASK_CANCELLED", e
+    move = w.api("Async.VDI.pool_migrate", vdi, w.other_sr, {})
+    P.wait_until("the move to wait", lambda: "cancel" in w.api("task.get_allowed_operations", move), 20)
+    data += r.read()
+    c.close()
+    assert data == w.export(snapshot)
+    w.api.wait_task(move)
+    moved = w.disk(user)
+    assert moved != vdi and w.api("VDI.get_SR", moved) == w.other_sr and w.export(moved) == data
+    w.api("VM.start", user, False, False)
+    w.api("VM.hard_shutdown", user)
+    w.api("VDI.destroy", moved)
+    w.api("VM.destroy", user)
+    w.remove(vm)
+
+
+def moved(w):
+    """The disk moves between two backups, under the running guest and then while it is suspended: its snapshots stay its own."""
+    vm, first = w.snapshot("before the move")
+    for sr, state in ((w.other_sr, "Running"), (w.sr, "Suspended")):
+        if state == "Suspended":
+            w.api("VM.suspend", w.vm)
+        old = w.disk()
+        result = w.api.async_("VDI.pool_migrate", old, sr, {})["result"]
+        assert w.api("VM.get_power_state", w.vm) == state and w.disk() != old and result == f"<value>{w.disk()}</value>", result
+        assert w.api("VDI.get_SR", w.disk()) == sr and w.api("VDI.get_SR", first) == w.sr
+        assert w.api("VDI.get_snapshot_of", first) == w.disk() and w.api("VDI.get_snapshots", w.disk()) == [first]
+        assert refused(w, "HANDLE_INVALID", "VDI.get_uuid", old) == ["VDI", old]
+    w.api("VM.resume", w.vm, False, False)
+    w.writes_on()
+    newer, second = w.snapshot("after the move")
+    assert set(w.api("VDI.get_snapshots", w.disk())) == {first, second}
+    copy = w.restore(w.export(first, format="vhd"))
+    w.restore(w.export(second, format="vhd", base=first), copy)
+    assert w.export(copy) == w.export(second)
+    w.api("VDI.destroy", copy)
+    w.remove(vm)
+    w.remove(newer)
+    w.healthy()
+
+
+def orchestra(w):
+    """The client library of Xen Orchestra brings images in as streams, moves a disk and exports it."""
+    if shutil.which("node") is None:
+        print("orchestra: skipped, there is no node")
+        return
+    raw, image, out = (os.path.join(w.dir, name) for name in ("stream.raw", "stream.vhd", "stream.out"))
+    with open(raw, "wb") as f:
+        f.write(os.urandom(3 * P.MIB) + bytes(5 * P.MIB))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", raw, image], check=True)
+    for path, kind in ((image, "vhd"), (raw, "raw")):
+        vm = w.pool.make_vm("orchestra", sr=w.sr, disk_mib=8)
+        vbd = w.api("VBD.get_uuid", w.api("VM.get_VBDs", vm)[0])
+        subprocess.run(["node", os.path.join(P.ROOT, "tests", "system", "xen_api_disks.mjs"), w.host.url, P.PASSWORD, vbd,
+                        w.api("SR.get_uuid", w.other_sr), path, kind, out], check=True, timeout=60,
+                       env=dict(os.environ, NODE_PACKAGES=test_xen_api.packages(), NODE_NO_WARNINGS="1"))
+        with open(raw, "rb") as f, open(out, "rb") as g:
+            assert f.read() == g.read(), kind
+        w.api("VDI.destroy", w.disk(vm))
+        w.api("VM.destroy", vm)
+
+
 def main():
     for tool in ("qemu-img", "nbdcopy"):
         if shutil.which(tool) is None:
@@ -199,7 +283,7 @@ def main():
     prefix = f"127.{random.randint(2, 250)}.{random.randint(1, 250)}"
     with P.Pool(hosts=1, prefix=prefix, options={"nbd-port": P.free_ports(f"{prefix}.1", 1)[0]}) as pool:
         w = Backup(pool)
-        for case in (whole, differences, tracked):
+        for case in (whole, differences, tracked, beside, moved, orchestra):
             print(case.__name__, flush=True)
             case(w)
         w.api("VM.hard_shutdown", w.vm)

@@ -135,6 +135,8 @@ struct error *api_SR_introduce(struct api_call *c, const struct api_SR_introduce
 
     if (sm_of_type(txn, type) == NULL)
         return err_sr_unknown_driver(c->arena, type);
+    if (spec.uuid != NULL && !uuid_valid(spec.uuid)) /* drivers name directories by it */
+        return err_uuid_invalid(c->arena, "SR", spec.uuid);
     if (spec.uuid != NULL && txn_by_uuid(txn, &model_classes[CLASS_SR], spec.uuid) != NULL)
         return err_sr_uuid_exists(c->arena, spec.uuid);
     TRY(sr_row_create(txn, &spec, &ref));

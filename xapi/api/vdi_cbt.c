@@ -82,7 +82,17 @@ struct error *api_VDI_list_changed_blocks(struct api_call *c, const struct api_V
 }
 
 /* --- data_destroy ------------------------------------------------------------------------------------------------ */
-/* Unplugged and destroyed: a backup program has just ended its attachment. */
+static bool being_copied(const struct row *vdi)
+{
+    const struct value *current = row_value(vdi, F_VDI_current_operations);
+
+    for (unsigned i = 0; i < current->len; i++)
+        if (strcmp(current->members[i].value.s, "copy") == 0)
+            return true;
+    return false;
+}
+
+/* Unplugged and destroyed, or exported: a backup program has just ended its attachment. */
 static struct error *await_no_devices(struct api_call *c, const char *vdi_ref)
 {
     int64_t until = clock_ms(c->call.clock) + DEVICES_GO_MS;
@@ -94,7 +104,7 @@ static struct error *await_no_devices(struct api_call *c, const char *vdi_ref)
         const struct row *vdi;
 
         TRY(db_need(c->db, c->arena, CLASS_VDI, vdi_ref, &vdi));
-        if (row_value(vdi, F_VDI_VBDs)->len == 0)
+        if (row_value(vdi, F_VDI_VBDs)->len == 0 && !being_copied(vdi))
             return NULL;
         if (clock_ms(c->call.clock) >= until)
             return err_vdi_in_use(c->arena, vdi_ref, "data_destroy");

@@ -7,6 +7,7 @@
 #include "xapi/core/xapi.h"
 #include "xapi/migrate/disk_move.h"
 #include "xapi/pool/sr_room.h"
+#include "xapi/pool/sr_rows.h"
 #include "xapi/pool/vdi_rows.h"
 
 /* --- options ------------------------------------------------------------------------------------------------- */
@@ -107,27 +108,22 @@ static struct error *used_by_one(struct api_call *c, const struct row *vdi, cons
     return NULL;
 }
 
-static bool sm_has(struct api_call *c, const struct row *sr, const char *feature)
+/* Which of two features the SR's driver lacks, joined by ';'; "": none. */
+static const char *lacking(struct api_call *c, const struct row *sr, const char *mirror, const char *snapshot)
 {
-    struct row_list sms = db_all(c->db, c->arena, &model_classes[CLASS_SM]);
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    bool mirrors = sr_has_feature(txn, sr, mirror) || sr_has_feature(txn, sr, "VDI_MIRROR"), snapshots = sr_has_feature(txn, sr, snapshot);
 
-    for (unsigned i = 0; i < sms.n; i++)
-        if (strcmp(row_string(sms.rows[i], F_SM_type), row_string(sr, F_SR_type)) == 0)
-            return value_get(row_value(sms.rows[i], F_SM_features), feature) != NULL;
-    return false;
+    return arena_printf(c->arena, "%s%s%s", mirrors ? "" : mirror, mirrors || snapshots ? "" : ";", snapshots ? "" : snapshot);
 }
 
 static struct error *can_take_it(struct api_call *c, const struct row *from, const struct row *to)
 {
-    static const char *const needs[] = { "VDI_MIRROR", "VDI_SNAPSHOT" }, *const needs_in[] = { "VDI_MIRROR_IN", "VDI_SNAPSHOT" };
+    const char *source = lacking(c, from, "VDI_MIRROR", "VDI_SNAPSHOT"), *target = lacking(c, to, "VDI_MIRROR_IN", "VDI_SNAPSHOT");
 
-    for (unsigned i = 0; i < ARRAY_LEN(needs); i++)
-        if (!sm_has(c, from, needs[i]))
-            return err_sr_does_not_support_migration(c->arena, from->ref, needs[i]);
-    for (unsigned i = 0; i < ARRAY_LEN(needs_in); i++)
-        if (!sm_has(c, to, needs_in[i]))
-            return err_sr_does_not_support_migration(c->arena, to->ref, needs_in[i]);
-    return NULL;
+    if (source[0] != '\0')
+        return err_sr_does_not_support_migration(c->arena, from->ref, source);
+    return target[0] != '\0' ? err_sr_does_not_support_migration(c->arena, to->ref, target) : NULL;
 }
 
 static struct error *check(struct api_call *c, const struct row *vdi, const struct row *from, const struct row *to, const struct row *vm)

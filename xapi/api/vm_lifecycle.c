@@ -125,6 +125,7 @@ static struct error *hard_shutdown(struct api_call *c, const char *vm_ref)
     const char *image = row_string(vm, F_VM_suspend_VDI);
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, REF_NULL));
+    TRY(vm_image_give_up(txn, image));
     TRY(vm_set_power_state(c, txn, vm_ref, "Halted", NULL, -1));
     TRY(txn_commit(txn, NULL));
     api_discard_vdi(c, image, "the suspend image");

@@ -129,9 +129,12 @@ static struct error *vbd_disk(struct api_call *c, struct txn *txn, const struct 
     if (!one_of(op, LIST("attach", "plug", "insert")))
         return NULL;
     const struct value *current = row_value(vdi, F_VDI_current_operations);
-    for (unsigned i = 0; i < current->len; i++)
-        if (!one_of(current->members[i].value.s, LIST("mirror", "copy")))
-            return err_other_operation_in_progress(c->arena, "VDI", vdi->ref, current->members[i].value.s, current->members[i].name);
+    bool writes = strcmp(row_string(vbd, F_VBD_mode), "RW") == 0 && !row_bool(vbd, F_VBD_currently_attached);
+    for (unsigned i = 0; i < current->len; i++) {
+        const char *other = current->members[i].value.s;
+        if (writes ? strcmp(other, "mirror") != 0 : !one_of(other, LIST("mirror", "copy"))) /* a copy is of one moment: writers wait for it */
+            return err_other_operation_in_progress(c->arena, "VDI", vdi->ref, other, current->members[i].name);
+    }
     return row_bool(vbd, F_VBD_currently_attached) ? NULL : vbd_sharing(c, txn, vbd, vm, vdi);
 }
 

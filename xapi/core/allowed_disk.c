@@ -36,12 +36,20 @@ static unsigned attached_pbds(struct txn *txn, const struct row *sr)
 /* --- VDI --------------------------------------------------------------------------------------------------------- */
 struct vdi_check { struct api_call *c; struct txn *txn; const struct row *vdi, *sr; const char *op; };
 
+/* Copies and exports only read: what deletes the disk, or writes to it, waits for them. */
+static bool beside(const char *op, const char *other)
+{
+    if (strcmp(other, "copy") == 0)
+        return !one_of(op, LIST("destroy", "forget", "resize", "mirror", "set_on_boot", "force_unlock", "blocked"));
+    return strcmp(op, "destroy") == 0 && strcmp(other, "mirror") == 0;
+}
+
 static struct error *vdi_conflict(struct vdi_check *k)
 {
     const struct value *current = row_value(k->vdi, F_VDI_current_operations);
     for (unsigned i = 0; i < current->len; i++) {
         const char *other = current->members[i].value.s;
-        if (strcmp(other, "copy") == 0 || (strcmp(k->op, "destroy") == 0 && strcmp(other, "mirror") == 0))
+        if (beside(k->op, other))
             continue;
         return err_other_operation_in_progress(k->c->arena, "VDI", k->vdi->ref, other, current->members[i].name);
     }

@@ -15,6 +15,13 @@ NODISCARD struct error *vm_run_reboot(struct api_call *c, const char *vm_ref, bo
 #define VM_IMAGE_OLD "restored-from-checkpoint"
 /* The same of one that is only made for a checkpoint: the guest is resumed from it, by whoever finds it suspended. */
 #define VM_IMAGE_WAKES "resume-after-checkpoint"
+/* sm_config of a suspend image: its own uuid (a copy of it is something else), and the VM. Once that runs, or is gone, or
+ * has given it up (VM_IMAGE_VOID), nobody needs the image, whatever became of the call that should have removed it. */
+#define VM_IMAGE_SELF "suspend-image"
+#define VM_IMAGE_OF "suspend-image-of"
+#define VM_IMAGE_VOID "suspend-image-void"
+bool vm_image_is_unused(struct api_call *c, const struct row *vdi);
+NODISCARD struct error *vm_image_give_up(struct txn *, const char *vdi_ref); /* a null ref, and other disks, are fine */
 /* vm_suspend.c: to a disk in the VM's suspend_SR, the pool's or host's, or the pool's default SR. */
 NODISCARD struct error *vm_run_suspend(struct api_call *c, const char *vm_ref);
 NODISCARD struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force);

@@ -49,6 +49,50 @@ static bool for_checkpoint(const struct row *vm)
     return false;
 }
 
+static struct error *image_mark(struct api_call *c, const struct row *vm, const char *vdi_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vdi;
+    TRY(txn_need(txn, CLASS_VDI, vdi_ref, &vdi));
+    TRY(txn_map_put(txn, CLASS_VDI, vdi_ref, F_VDI_sm_config, VM_IMAGE_SELF, value_string(row_string(vdi, F_VDI_uuid))));
+    TRY(txn_map_put(txn, CLASS_VDI, vdi_ref, F_VDI_sm_config, VM_IMAGE_OF, value_string(vm->ref)));
+    return txn_commit(txn, NULL);
+}
+
+static bool is_own_image(const struct row *vdi)
+{
+    return strcmp(row_map(vdi, F_VDI_sm_config, VM_IMAGE_SELF, ""), row_string(vdi, F_VDI_uuid)) == 0;
+}
+
+struct error *vm_image_give_up(struct txn *txn, const char *vdi_ref)
+{
+    const struct row *vdi = txn_get(txn, &model_classes[CLASS_VDI], vdi_ref);
+    if (vdi == NULL || !is_own_image(vdi))
+        return NULL;
+    return txn_map_put(txn, CLASS_VDI, vdi_ref, F_VDI_sm_config, VM_IMAGE_VOID, value_string("true"));
+}
+
+/* Its memory is not on any disk, whatever its row still says. */
+static bool runs_undisturbed(const struct row *vm)
+{
+    return strcmp(row_string(vm, F_VM_power_state), "Running") == 0 && row_value(vm, F_VM_current_operations)->len == 0;
+}
+
+/* One that was made for a VM which was then found without a domain may be all that is left of its memory: it stays. */
+bool vm_image_is_unused(struct api_call *c, const struct row *vdi)
+{
+    if (!is_own_image(vdi) || row_value(vdi, F_VDI_current_operations)->len > 0 || row_value(vdi, F_VDI_VBDs)->len > 0)
+        return false;
+    struct row_list vms = db_all(c->db, c->arena, &model_classes[CLASS_VM]);
+    for (unsigned i = 0; i < vms.n; i++)
+        if (strcmp(row_string(vms.rows[i], F_VM_suspend_VDI), vdi->ref) == 0 && !runs_undisturbed(vms.rows[i]))
+            return false;
+    const struct row *vm = db_get(c->db, c->arena, &model_classes[CLASS_VM], row_map(vdi, F_VDI_sm_config, VM_IMAGE_OF, ""));
+    if (vm == NULL || strcmp(row_map(vdi, F_VDI_sm_config, VM_IMAGE_VOID, ""), "true") == 0)
+        return true;
+    return runs_undisturbed(vm);
+}
+
 static struct error *make_image(struct api_call *c, const struct row *vm, const char *host_ref, const char **vdi_r)
 {
     const char *sr = REF_NULL;
@@ -67,7 +111,8 @@ static struct error *make_image(struct api_call *c, const struct row *vm, const 
         member_of("other_config", value_map(wakes, for_checkpoint(vm) ? 1 : 0)),
         member_of("sm_config", value_map(raw, ARRAY_LEN(raw))),
     };
-    return api_create(c, M_VDI_create, fields, ARRAY_LEN(fields), vdi_r);
+    TRY(api_create(c, M_VDI_create, fields, ARRAY_LEN(fields), vdi_r));
+    return image_mark(c, vm, *vdi_r);
 }
 
 static struct error *record_suspended(struct api_call *c, const char *vm_ref, const char *vdi_ref)
@@ -114,12 +159,12 @@ struct error *vm_run_suspend(struct api_call *c, const char *vm_ref)
     struct api_call calm = internal_call_cleanup(c);
     task_set_cancellable(c, true);
     struct error *e = suspend_to(c, vm, host, vdi);
-    vdi_path_release(&calm, vdi, host, image_user(c, vm));
-    if (e != NULL) {
+    if (e == NULL) /* first of all: from here on the image is the guest's memory */
+        e = record_suspended(c, vm_ref, vdi);
+    else
         drop_image(c, e, vdi);
-        return e;
-    }
-    TRY(record_suspended(c, vm_ref, vdi));
+    vdi_path_release(&calm, vdi, host, image_user(c, vm));
+    TRY(e);
     vm_disks_release(&calm, vm_ref, host);
     vm_run_tell(c, vm_ref, "VM_SUSPENDED", "suspended");
     return NULL;
@@ -154,6 +199,14 @@ static struct error *resume_reserved(struct api_call *c, const struct row *vm, c
     return vm_run_record(c, vm->ref, host_ref, &info, false);
 }
 
+static struct error *image_used(struct api_call *c, const char *vm_ref, const char *vdi_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    TRY(txn_set_string(txn, CLASS_VM, vm_ref, F_VM_suspend_VDI, REF_NULL));
+    TRY(vm_image_give_up(txn, vdi_ref));
+    return txn_commit(txn, NULL);
+}
+
 struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *host_ref, bool paused, bool force)
 {
     const struct row *vm;
@@ -171,7 +224,7 @@ struct error *vm_run_resume(struct api_call *c, const char *vm_ref, const char *
         vm_disks_release(&calm, vm_ref, host);
         return e;
     }
-    TRY(db_set(c->db, c->arena, CLASS_VM, vm_ref, F_VM_suspend_VDI, value_string(REF_NULL)));
+    TRY(image_used(c, vm_ref, image));
     api_discard_vdi(c, image, "the used suspend image");
     vm_run_tell(c, vm_ref, "VM_RESUMED", "resumed");
     return NULL;

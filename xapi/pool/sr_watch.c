@@ -11,6 +11,7 @@
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/timers.h"
+#include "xapi/core/vm_run.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/vdi_make.h"
 #include "xapi/pool/vdi_rows.h"
@@ -19,6 +20,7 @@
 LOG_MODULE(sr_watch);
 
 #define DIRTY "dirty"
+#define AGAIN "again" /* its value when clearing up failed: tried again by a round that refreshes */
 #define AUTO_SCAN "auto-scan"
 #define CLEAN_WAIT_MS 5000
 
@@ -119,9 +121,9 @@ static void remove_left_overs(struct api_call *c, const struct row *sr)
     for (unsigned i = 0; i < vdis->len; i++) {
         const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdis->items[i].s);
 
-        if (vdi == NULL || !vdi_is_left_over(c, vdi))
+        if (vdi == NULL || (!vdi_is_left_over(c, vdi) && !vm_image_is_unused(c, vdi)))
             continue;
-        log_info("disk %s was not finished by an earlier start: removed", row_string(vdi, F_VDI_uuid));
+        log_info("disk %s was not finished by an earlier start, or is of no use any more: removed", row_string(vdi, F_VDI_uuid));
         vdi_discard(c, vdi->ref, "the unfinished disk");
     }
 }
@@ -134,9 +136,21 @@ static bool plugged_anywhere(struct api_call *c, const struct row *sr)
     return sr_host(c, sr->ref, &host) == NULL;
 }
 
+static struct error *clean_again(struct api_call *c, const char *sr_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *sr = txn_get(txn, &model_classes[CLASS_SR], sr_ref);
+
+    if (sr == NULL || row_map(sr, F_SR_other_config, DIRTY, NULL) != NULL)
+        return NULL;
+    TRY(txn_map_put(txn, CLASS_SR, sr_ref, F_SR_other_config, DIRTY, value_string(AGAIN)));
+    return txn_commit(txn, NULL);
+}
+
 static void watch_sr(struct api_call *c, const struct row *sr, bool refresh)
 {
-    bool dirty = row_map(sr, F_SR_other_config, DIRTY, NULL) != NULL;
+    const char *mark = row_map(sr, F_SR_other_config, DIRTY, NULL);
+    bool dirty = mark != NULL && (refresh || strcmp(mark, AGAIN) != 0), unclean;
     bool scanned = strcmp(row_map(sr, F_SR_other_config, AUTO_SCAN, "false"), "true") == 0;
     struct error *error = NULL;
 
@@ -150,7 +164,10 @@ static void watch_sr(struct api_call *c, const struct row *sr, bool refresh)
         log_debug("clearing up SR %s: %s", row_string(sr, F_SR_uuid), error_text(c->arena, error));
     if (error_is(error, "TASK_CANCELLED") && !refresh)
         return; /* it goes on: the next round asks again */
+    unclean = error != NULL && !error_is(error, "TASK_CANCELLED");
     error = dirty || scanned ? scan(c, sr) : refresh_disks(c, sr);
+    if (unclean && error == NULL)
+        error = clean_again(c, sr->ref);
     if (error != NULL)
         log_info("looking at SR %s: %s", row_string(sr, F_SR_uuid), error_text(c->arena, error));
 }

@@ -1,9 +1,10 @@
 /* Keeping SR and VDI rows true while nobody asks (coordinator only).
  *
  * Every sr-watch-interval-ms: SRs with other_config:dirty (disks were destroyed, or a client asks) are cleared up
- * (agent verb sr.clean: coalescing) and scanned. Every sr-refresh-interval-ms: SRs with other_config:auto-scan=true
+ * (agent verb sr.clean: coalescing) and scanned; what failed is tried again when it refreshes. Every sr-refresh-interval-ms: SRs with other_config:auto-scan=true
  * are scanned; of the others the sizes are read, and the space that disks take which VMs write to.
  * The first round, and those that refresh, also remove disks that a coordinator which died had not finished making, and
+ * suspend images that nobody needs any more, and
  * resume guests that it had suspended for a checkpoint.
  * One round at a time, on a task worker; failures are logged. */
 #ifndef XAPI_POOL_SR_WATCH_H

@@ -7,6 +7,7 @@
 #include "xapi/core/agent.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
+#include "xapi/core/vm_run.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/sr_watch.h"
 #include "xapi/pool/storage_errors.h"
@@ -308,10 +309,12 @@ void vdi_discard(struct api_call *c, const char *vdi_ref, const char *what)
     struct api_call calm = internal_call_cleanup(c);
     struct row_list vms = db_all(c->db, c->arena, &model_classes[CLASS_VM]);
 
-    if (db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi_ref) == NULL)
+    const struct row *vdi = db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi_ref);
+
+    if (vdi == NULL)
         return;
     for (unsigned i = 0; i < vms.n; i++)
-        if (strcmp(row_string(vms.rows[i], F_VM_suspend_VDI), vdi_ref) == 0)
+        if (strcmp(row_string(vms.rows[i], F_VM_suspend_VDI), vdi_ref) == 0 && !vm_image_is_unused(c, vdi))
             return;
     struct error *error = vdi_unmake(&calm, vdi_ref);
     if (error != NULL)

@@ -102,10 +102,17 @@ static struct error *export_any(struct job *j, struct disk_stream *s)
     return rc == 0 ? raw_export(s) : stream_failed(s, "export", rc);
 }
 
-/* Clients of HTTP/1.0 send the body after the answer (the xe of old); the others hear how it ended. */
+/* Do they want the answer before they send? Clients of HTTP/1.0 (the xe of old); the XenAPI library of npm, which first asks
+ * with an empty body where to send a stream, and which says 1 PiB for a stream of unknown length, cut when it ends. Their
+ * task says how it ended; the others hear it. */
+static bool answered_first(const struct http_request *r)
+{
+    return r->minor == 0 || r->content_length == 0 || r->content_length >= 1ll << 50;
+}
+
 static struct error *import_any(struct job *j, struct disk_stream *s)
 {
-    if (http_request(j->x)->minor == 0) {
+    if (answered_first(http_request(j->x))) {
         int rc = http_write_head(j->stream, 200, "Content-Type: application/octet-stream\r\nConnection: close\r\n");
         j->head_sent = true;
         if (rc != 0)

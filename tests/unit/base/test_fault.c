@@ -117,6 +117,18 @@ static void test_fault_from_environment_crashes(void **state)
     assert_int_equal(WTERMSIG(status), SIGKILL);
 }
 
+static void test_fault_list(void **state)
+{
+    AUTO_TEXT text = TEXT_INIT;
+
+    fault_list(&text);
+    assert_int_equal(text.len, 0);
+    assert_true(fault_arm("demo=error@2,other=odd"));
+    assert_false(fault_hit("demo"));
+    fault_list(&text);
+    assert_string_equal(text.bytes, "demo=error 1\nother=odd 0\n");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +138,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(test_fault_arm_adds, disarm),
         cmocka_unit_test_teardown(test_fault_word_outlives_disarm, disarm),
         cmocka_unit_test_teardown(test_fault_malformed, disarm),
+        cmocka_unit_test_teardown(test_fault_list, disarm),
         cmocka_unit_test_teardown(test_fault_stop_until_disarmed, disarm),
         cmocka_unit_test_teardown(test_fault_from_environment_crashes, disarm),
     };

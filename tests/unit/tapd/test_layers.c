@@ -87,6 +87,8 @@ static void pass_time(struct bench *b, int64_t us)
     loop_turn(b->loop, 0);
 }
 
+static struct block *source_faults(struct block *below) { return fault_layer(below, false); }
+
 static void test_stats(void **state)
 {
     struct bench b;
@@ -142,7 +144,7 @@ static void test_stats_latency_and_depth(void **state)
 
 static void test_layers_pass_the_rest(void **state)
 {
-    struct block *(*const layers[])(struct block *) = { stats_layer, throttle_layer, fault_layer };
+    struct block *(*const layers[])(struct block *) = { stats_layer, throttle_layer, source_faults };
 
     for (size_t i = 0; i < ARRAY_LEN(layers); i++) {
         struct bench b;
@@ -241,7 +243,7 @@ static void test_faults(void **state)
 {
     struct bench b;
 
-    bench_make(&b, fault_layer);
+    bench_make(&b, source_faults);
     submit(&b, 0, BLOCK_WRITE, 512, 0);
     assert_int_equal(last_result, 0);
     assert_true(fault_arm("tapd.read=error,tapd.write=enospc,tapd.flush=error@2"));
@@ -265,7 +267,7 @@ static void test_delay(void **state)
 {
     struct bench b;
 
-    bench_make(&b, fault_layer);
+    bench_make(&b, source_faults);
     assert_true(fault_arm("tapd.read=delay-50"));
     submit(&b, 0, BLOCK_READ, 512, 0);
     submit(&b, 1, BLOCK_WRITE, 512, 0);
@@ -282,7 +284,7 @@ static void test_short(void **state)
 {
     struct bench b;
 
-    bench_make(&b, fault_layer);
+    bench_make(&b, source_faults);
     assert_true(fault_arm("tapd.write=short"));
     submit(&b, 0, BLOCK_WRITE, 4096, 0);
     assert_int_equal(last_result, -EIO);

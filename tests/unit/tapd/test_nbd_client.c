@@ -375,6 +375,61 @@ static void test_reconnect(void **state)
     world_end(&w);
 }
 
+/* Opened while nobody is there: lost from the beginning. */
+static void test_later(void **state)
+{
+    struct world w;
+    uint8_t a[4096] = { 1 };
+
+    world_make(&w);
+    world_open(&w, (struct nbd_options) { .later_size = 8 << 20 });
+    assert_int_equal(w.block->size, 8 << 20);
+    assert_true(nbd_is_lost(w.block));
+    assert_int_equal(run(&w, BLOCK_WRITE, 0, 0, 4096, a), -ENOTCONN);
+    assert_int_equal(reconnect(&w), -ENOENT);
+    SERVER(&w, "memory", "4M");
+    assert_int_equal(reconnect(&w), -ESTALE);
+    server_end(&w, SIGKILL);
+    SERVER(&w, "--filter=nozero", "memory", "8M");
+    assert_int_equal(reconnect(&w), 0);
+    check_operations(&w);
+    world_end(&w);
+}
+
+/* nbd_keep with a time: it comes back by itself, and what was asked meanwhile is done then. */
+static void test_comes_back(void **state)
+{
+    struct world w;
+    uint8_t a[4096] = { 1 }, b[4096];
+    bool done = false;
+    struct block_request r = { .op = BLOCK_WRITE, .length = sizeof a, .buffer = a, .done = request_done, .owner = &done };
+
+    world_make(&w);
+    SERVER(&w, "memory", "8M");
+    world_open(&w, (struct nbd_options) { 0 });
+    server_end(&w, SIGKILL);
+    assert_int_equal(run(&w, BLOCK_READ, 0, 0, sizeof b, b), -ECONNRESET);
+    nbd_reconnect(w.block, again_done, NULL); /* given up */
+    nbd_keep(w.block, 1000);
+    for (unsigned round = 0; round < 3; round++) {
+        done = false;
+        block_submit(w.block, &r);
+        for (unsigned i = 0; i < 20; i++)
+            loop_turn(w.loop, 1);
+        assert_false(done);
+        assert_int_equal(block_extents(w.block, 0, 4096, false, NULL, NULL), -EAGAIN);
+        SERVER(&w, "memory", "8M");
+        turn_until(&w, &done);
+        assert_int_equal(r.result, 0);
+        assert_int_equal(run(&w, BLOCK_READ, 0, 0, sizeof b, b), 0);
+        assert_memory_equal(a, b, sizeof b);
+        server_end(&w, SIGKILL);
+        for (int lost = w.lost; w.lost == lost;)
+            loop_turn(w.loop, 1);
+    }
+    world_end(&w);
+}
+
 /* With 'keep' nobody notices. The disk is a file, so that it outlives its server. */
 static void restart_under_it(struct world *w, unsigned round)
 {
@@ -582,6 +637,8 @@ int main(void)
         cmocka_unit_test(test_extents_in_between),
         cmocka_unit_test(test_lost_and_again),
         cmocka_unit_test(test_reconnect),
+        cmocka_unit_test(test_later),
+        cmocka_unit_test(test_comes_back),
         cmocka_unit_test(test_kept_over_restarts),
         cmocka_unit_test(test_connects_again_by_itself),
         cmocka_unit_test(test_silence),

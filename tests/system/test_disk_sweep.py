@@ -1,0 +1,10 @@
+#!/usr/bin/env python3
+"""A fixed sample of the sweep: faults at steps of attach, detach, snapshot, coalesce, mirror and switch (make sweep: all)."""
+import os
+import subprocess
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run([sys.executable, os.path.join(ROOT, "tests", "sweep", "disk_sweep.py"), "--sample", "32"]).returncode)
