@@ -14,7 +14,7 @@
  * Proof: a block is *unproven* until hashes of what was read back from both media agree, with no write to it
  * in between; any write unproves it. A difference is repaired (copied again, counted) and proven again;
  * three times in a row in one place is an error. The switch begins when dirty and unproven bytes fit the
- * budget at the measured rates (a budget that cannot be kept doubles after every five seconds of wanting the switch); it holds the guest's requests, sends and proves the rest, flushes the target,
+ * budget at the measured rates (once it follows, a budget that cannot be kept doubles every five seconds of wanting the switch, a few times); it holds the guest's requests, sends and proves the rest, flushes the target,
  * commits (spec is replaced), and only then lets the guest go on, on the target.
  *
  * An attempt that does not keep to the budget is given up before 'commit', the guest goes on on the source, and

@@ -115,7 +115,7 @@ struct mirror_guests {
 enum switch_stage { SWITCH_NO, SWITCH_FLUSH_AHEAD, SWITCH_REST, SWITCH_FLUSH };
 struct mirror_switching {
     bool wanted;
-    int64_t wanted_us; /* since when */
+    int64_t wanted_us; /* since when, and it could have been: it follows; 0: not yet */
     int (*commit)(void *ctx);
     void *ctx;
     enum switch_stage stage;

@@ -9,7 +9,8 @@
 #define AHEAD_US 2000000        /* a flush that old still makes the next one short */
 #define PATIENT_ATTEMPTS 3u     /* after so many that did not keep to the budget it grows */
 #define PATIENCE_US 5000000     /* also each time that long passed in vain: what cannot be kept must not keep the disk for ever */
-#define DOUBLED_MAX 10u
+#define DOUBLED_MAX 7u           /* by time */
+#define DOUBLED_ATTEMPTS_MAX 10u
 
 /* Why not: nothing. What is under way for one attempt:
  *   SWITCH_FLUSH_AHEAD  the guest runs; the target makes stable what it has, so that the flush in the pause is short
@@ -24,7 +25,7 @@ void mirror_switch_init(struct mirror *m) { m->switching.deadline.fired = deadli
 int64_t mirror_budget(const struct mirror *m)
 {
     const struct mirror_switching *s = &m->switching;
-    int64_t times = s->wanted ? (loop_now_us(m->block.loop) - s->wanted_us) / PATIENCE_US : 0;
+    int64_t times = s->wanted_us > 0 ? (loop_now_us(m->block.loop) - s->wanted_us) / PATIENCE_US : 0;
 
     return m->options.budget_us << (times < (int64_t)DOUBLED_MAX ? times : (int64_t)DOUBLED_MAX);
 }
@@ -67,7 +68,7 @@ static void hold(struct mirror *m)
     struct mirror_switching *s = &m->switching;
     int64_t allowed = mirror_budget(m);
 
-    for (unsigned i = PATIENT_ATTEMPTS; i < s->attempts && i < PATIENT_ATTEMPTS + DOUBLED_MAX && allowed < m->options.budget_us << DOUBLED_MAX; i++)
+    for (unsigned i = PATIENT_ATTEMPTS; i < s->attempts && i < PATIENT_ATTEMPTS + DOUBLED_ATTEMPTS_MAX && allowed < m->options.budget_us << DOUBLED_ATTEMPTS_MAX; i++)
         allowed *= 2;
     s->stage = SWITCH_REST;
     s->held_us = mirror_now(m);
@@ -166,6 +167,8 @@ void mirror_switch_step(struct mirror *m)
 
     if (!s->wanted || !mirror_runs(m))
         return;
+    if (s->wanted_us == 0 && m->state == MIRROR_FOLLOWING)
+        s->wanted_us = loop_now_us(m->block.loop);
     if (s->stage == SWITCH_REST && m->guests.in_flight == 0 && mirror_is_clean(m)) {
         flush_both(m);
         return;
@@ -185,10 +188,8 @@ void mirror_switch(struct block *b, int (*commit)(void *ctx), void *ctx)
     struct mirror *m = CONTAINER_OF(b, struct mirror, block);
     struct mirror_switching *s = &m->switching;
 
-    if (!s->wanted) {
-        s->wanted_us = loop_now_us(b->loop);
-        s->attempts = 0;
-    }
+    if (!s->wanted)
+        s->attempts = s->wanted_us = 0;
     s->wanted = m->options.mode == MIRROR_FOLLOW || m->options.mode == MIRROR_MERGE;
     s->commit = commit;
     s->ctx = ctx;

@@ -83,7 +83,7 @@ OPERATIONS = {
 }
 INSIDE = ("error", "tapd") # at a step inside the tapd: it fails, or the process dies there
 
-SLOW = "{0}.read=delay-20,{0}.write=delay-20,{0}.flush=delay-20"
+SLOW = "{0}.read=delay-8,{0}.write=delay-8,{0}.flush=delay-8"
 
 # While the operation stands at the step. False: there was nothing to do that to.
 BETWEEN = {

@@ -1,5 +1,6 @@
 /* GET /export_raw_vdi and PUT /import_raw_vdi: parameters, answers and the connection; the bytes are disk_stream's. */
 #include <string.h>
+#include <strings.h>
 
 #include "gen/errors.h"
 #include "rpc/base/log.h"
@@ -10,6 +11,9 @@
 #include "xapi/transfer/transfer.h"
 
 LOG_MODULE(raw_vdi);
+
+#define LINGER_MS 60000
+#define LOOK_MS 500
 
 struct job {
     struct xapi *xapi;
@@ -204,6 +208,20 @@ static struct error *admit(struct job *j)
     return transfer_begin(&j->call, j->xapi, &t, &j->t);
 }
 
+/* Some clients lose what they have not read yet when the connection ends (npm's undici aborts). They count the bytes and
+ * close themselves, as may be expected of HTTP/1.1 unless they say otherwise. */
+static void await_client(struct job *j)
+{
+    const struct http_request *r = http_request(j->x);
+    const char *connection = http_header(r, "connection");
+
+    if (r->minor == 0 || (connection != NULL && strcasecmp(connection, "close") == 0))
+        return;
+    for (int waited = 0; waited < LINGER_MS && atomic_load(&j->xapi->serving); waited += LOOK_MS)
+        if (bytes_wait(j->stream, -1, LOOK_MS) != 0)
+            return;
+}
+
 static void serve(struct job *j)
 {
     struct error *e = admit(j);
@@ -222,6 +240,8 @@ static void serve(struct job *j)
         answer_error(j, e);
     else if (j->import && !j->head_sent)
         (void)!http_write_head(j->stream, 200, "Content-Length: 0\r\nConnection: close\r\n");
+    if (e == NULL && !j->import)
+        await_client(j);
 }
 
 static void taken_over(struct http_exchange *x, struct byte_stream *stream, void *ctx)

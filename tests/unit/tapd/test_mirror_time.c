@@ -177,6 +177,34 @@ static void test_pause_keeps_the_budget(void **state)
     }
 }
 
+/* A target that is slower to answer than the budget allows for, from when it follows on: in the end it switches. */
+static void test_budget_that_cannot_be_kept_grows(void **state)
+{
+    struct world w;
+
+    world_make(&w, 510, 2 * MIB);
+    world_start(&w);
+    while (world_state(&w) != MIRROR_FOLLOWING)
+        world_step(&w, 5);
+    mirror_switch(w.layer, world_commit, &w);
+    w.target->later = true;
+    int64_t began = w.clock.now_us;
+    while (world_state(&w) != MIRROR_SWITCHED) {
+        guest_act(&w);
+        for (unsigned i = 0; i < 25; i++) {
+            w.clock.now_us += 1000;
+            loop_turn(w.loop, 0);
+        }
+        memory_block_step_all(w.target);
+        loop_turn(w.loop, 0);
+        assert_true(w.clock.now_us - began < 60000000);
+    }
+    w.target->later = false;
+    memory_block_step_all(w.target);
+    world_finish(&w, true);
+    world_free(&w);
+}
+
 static void test_cap_can_be_changed_while_it_runs(void **state)
 {
     struct world w;
@@ -214,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_too_fast_a_writer_is_told),
         cmocka_unit_test(test_slow_writer_converges_as_the_model_says),
         cmocka_unit_test(test_pause_keeps_the_budget),
+        cmocka_unit_test(test_budget_that_cannot_be_kept_grows),
         cmocka_unit_test(test_cap_can_be_changed_while_it_runs),
     };
 
