@@ -86,7 +86,7 @@ static void test_sr_create(void **state)
     error = pool_fails(W, 0, "SR_UNKNOWN_DRIVER", "SR.create", 9, S(host_ref), value_map(NULL, 0), value_int(0), S("x"), S(""), S("tape"), S(""),
                        value_bool(false), value_map(NULL, 0));
     assert_string_equal(error->params[0], "tape");
-    pool_fails(W, 0, "SR_BACKEND_FAILURE", "SR.create", 9, S(host_ref), value_map(NULL, 0), value_int(0), S("x"), S(""), S("file"), S(""),
+    pool_fails(W, 0, "SR_BACKEND_FAILURE_90", "SR.create", 9, S(host_ref), value_map(NULL, 0), value_int(0), S("x"), S(""), S("file"), S(""),
                value_bool(false), value_map(NULL, 0));
 }
 
@@ -96,7 +96,7 @@ static void test_sr_create_that_fails_leaves_nothing(void **state)
     const struct member config[] = { member_of("location", S(tempdir_file(&W->dir, "broken"))) };
 
     assert_true(fault_arm("sr.attach=error"));
-    pool_fails(W, 0, "SR_BACKEND_FAILURE", "SR.create", 9, S(host_ref), value_map(config, 1), value_int(0), S("x"), S(""), S("file"), S(""),
+    pool_fails(W, 0, "SR_BACKEND_FAILURE_5", "SR.create", 9, S(host_ref), value_map(config, 1), value_int(0), S("x"), S(""), S("file"), S(""),
                value_bool(false), value_map(NULL, 0));
     fault_disarm(NULL);
     assert_int_equal(pool_ok(W, 0, "SR.get_all", 0).len, before);
@@ -333,7 +333,7 @@ static void test_vdi_create_fault_leaves_nothing(void **state)
     const struct member record[] = { member_of("SR", S(sr)), member_of("virtual_size", value_int(1 << 20)) };
 
     assert_true(fault_arm("sr.vdi_create=error"));
-    pool_fails(W, 0, "SR_BACKEND_FAILURE", "VDI.create", 1, value_map(record, 2));
+    pool_fails(W, 0, "SR_BACKEND_FAILURE_5", "VDI.create", 1, value_map(record, 2));
     fault_disarm(NULL);
     assert_int_equal(pool_ok(W, 0, "SR.get_VDIs", 1, S(sr)).len, before);
     assert_int_equal(pool_ok(W, 0, "SR.get_current_operations", 1, S(sr)).len, 0);

@@ -289,7 +289,7 @@ static struct error *run_marked(struct revert *r)
 /* What a client can do something about is passed on; the rest has one name. */
 static bool speaks_for_itself(const struct error *error)
 {
-    return error_is(error, "SR_FULL") || error_is(error, "SR_BACKEND_FAILURE") || error_is(error, "VDI_INCOMPATIBLE_TYPE") ||
+    return error_is(error, "SR_FULL") || strncmp(error->code, "SR_BACKEND_FAILURE", strlen("SR_BACKEND_FAILURE")) == 0 || error_is(error, "VDI_INCOMPATIBLE_TYPE") ||
            error_is(error, "TASK_CANCELLED") || error_is(error, "HOST_NOT_LIVE") || error_is(error, "SR_HAS_NO_PBDS") ||
            error_is(error, "SR_OPERATION_NOT_SUPPORTED") || error_is(error, "OTHER_OPERATION_IN_PROGRESS");
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "rpc/base/log.h"
+#include "rpc/base/text.h"
 #include "rpc/base/uuid.h"
 #include "rpc/wire/xmlrpc.h"
 #include "xapi/pool/agent_wire.h"
@@ -252,6 +253,16 @@ static bool host_live(struct api_call *c, const char *host_ref)
     return metrics != NULL && row_bool(metrics, F_host_metrics_live);
 }
 
+/* What a storage driver reports with a number clients know by a code of its own: SR_BACKEND_FAILURE_44 [stdout; text; ""]. */
+static struct error *backend_error(struct api_call *c, struct error *e)
+{
+    uint64_t number;
+
+    if (!error_is(e, "SR_BACKEND_FAILURE") || e->n_params != 3 || !text_to_uint(e->params[0], &number))
+        return e;
+    return error_make(c->arena, e->file, e->line, arena_printf(c->arena, "SR_BACKEND_FAILURE_%s", e->params[0]), 3, e->params[1], e->params[2], "");
+}
+
 struct error *agent_call(struct api_call *c, const char *host_ref, const char *verb, const struct value *args, struct value *result_r)
 {
     struct value none = value_map(NULL, 0);
@@ -265,14 +276,14 @@ struct error *agent_call(struct api_call *c, const char *host_ref, const char *v
 
         if (here == NULL)
             return err_internal(c->arena, "no agent verb '%s'", verb);
-        return here->run(&c->call, c->xapi, args == NULL ? &none : args, result_r);
+        return backend_error(c, here->run(&c->call, c->xapi, args == NULL ? &none : args, result_r));
     }
     TRY(agent_target(c, host_ref, &target));
     if (!host_live(c, host_ref))
         return err_host_offline(c->arena, host_ref);
     error = agent_exchange(&c->call, c->xapi, &target, NULL, verb, args, result_r, &unreachable);
     if (!unreachable)
-        return error;
+        return backend_error(c, error);
     log_warn("%s", error_text(c->arena, error));
     return err_cannot_contact_host(c->arena, host_ref);
 }
