@@ -104,6 +104,10 @@ static struct error *live_pause(void *ctx, struct call *c, const char *location,
     TRY(status_of(c, s, key, &status));
     if (strcmp(value_get_string(&status, "state", ""), "inactive") == 0)
         return NULL;
+    if (strcmp(value_get_string(&status, "mirror", "none"), "none") != 0) { /* its chain must stay as it is */
+        turn_give(l, location);
+        return storage_failed(c, "%s is being mirrored", key);
+    }
     error = tap_call(c, s->taps, key, "pause", NULL, -1, NULL);
     if (error != NULL) {
         struct error *undo = resume(c, s, key, NULL);

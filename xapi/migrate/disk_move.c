@@ -218,10 +218,7 @@ static struct error *step_switch(struct mover *m)
 {
     const struct member args[] = { member_of("to_sr", value_string(m->to_uuid)), member_of("to", value_string(m->to_location)) };
 
-    task_set_cancellable(m->c, false);
-    if (call_cancelled(&m->c->call))
-        return err_task_cancelled(m->c->arena, m->c->task != NULL ? m->c->task : REF_NULL);
-    struct error *e = verb(m, &m->calm, "vdi.mirror_switch", args, ARRAY_LEN(args), NULL);
+    struct error *e = verb(m, m->c, "vdi.mirror_switch", args, ARRAY_LEN(args), NULL);
     if (e == NULL)
         return NULL;
     enum disk_move_outcome outcome = disk_move_outcome(&m->calm, m->move, m->from_uuid, m->location, m->to_uuid, m->to_location);
@@ -242,6 +239,7 @@ static void note_result(struct mover *m)
 
 static struct error *step_commit(struct mover *m)
 {
+    task_set_cancellable(m->c, false);
     return disk_move_commit(&m->calm, m->move);
 }
 
