@@ -96,7 +96,7 @@ def test_writes(w):
             "read -P 9 20M 4M")
     qemu_io(w.uri, "aio_write -P 1 0 4k", "aio_write -P 2 4k 4k", "aio_write -P 3 8k 4k", "aio_flush", "read -P 1 0 4k", "read -P 2 4k 4k", "read -P 3 8k 4k")
     run("fio", "--name=v", "--ioengine=nbd", f"--uri={w.uri}", "--rw=randwrite", "--bs=4k-128k", "--iodepth=16", "--size=64m", "--verify=crc32c",
-        "--do_verify=1", "--verify_fatal=1")
+        "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0")
 
 
 def test_read_only(w):
