@@ -104,7 +104,8 @@ static struct error *live_pause(void *ctx, struct call *c, const char *location,
     TRY(status_of(c, s, key, &status));
     if (strcmp(value_get_string(&status, "state", ""), "inactive") == 0)
         return NULL;
-    if (strcmp(value_get_string(&status, "mirror", "none"), "none") != 0) { /* its chain must stay as it is */
+    if (strcmp(value_get_string(&status, "mirror", "none"), "none") != 0 &&
+        strcmp(value_get_string(&status, "mirror_mode", ""), "mirror") == 0) { /* on its way elsewhere: its chain must stay as it is */
         turn_give(l, location);
         return storage_failed(c, "%s is being mirrored", key);
     }
