@@ -133,7 +133,8 @@ static struct error *live_resume(void *ctx, struct call *c, const char *location
         struct call calm = storage_calm(c);
 
         error = status_of(&calm, s, key, &status);
-        if (error == NULL && strcmp(value_get_string(&status, "state", ""), "inactive") != 0)
+        /* one that could not be paused keeps the chain it has: it may be another one by now */
+        if (error == NULL && strcmp(value_get_string(&status, "state", ""), "paused") == 0)
             error = resume(c, s, key, where);
     }
     if (error == NULL)
