@@ -152,3 +152,41 @@ class Tapd:
     def remove(self):
         self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def wait_listening(path):
+    """Until the socket at path takes connections: it is there (bind) a moment before it does (listen)."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        with socket.socket(socket.AF_UNIX) as s:
+            try:
+                return s.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < end, f"nothing listens at {path}"
+        time.sleep(0.005)
+
+
+def run_case(place, what, case, *args):
+    """One case in a fresh place, which is removed; the tapds' logs are shown when it fails."""
+    began = time.monotonic()
+    try:
+        case(place, *args)
+        print(f"{what}: {time.monotonic() - began:.1f} s", flush=True)
+    except BaseException:
+        for tap in place.taps:
+            print(f"--- {tap.dir}/log\n" + (tap.log() if os.path.exists(tap.path("log")) else ""), flush=True)
+        raise
+    finally:
+        place.remove()
+
+
+def run_cases(make_place, cases, programs, wanted):
+    """All cases, or those wanted by name or number; 77 where a program is missing."""
+    for program in programs:
+        if shutil.which(program) is None:
+            print(f"{program} is not installed")
+            return 77
+    for i, case in enumerate(cases):
+        if not wanted or case.__name__ in wanted or str(i) in wanted:
+            run_case(make_place(), f"{i} {case.__name__}", case)
+    return 0

@@ -384,16 +384,7 @@ def main():
     for case, kind in CASES:
         if wanted and case.__name__ not in wanted and f"{case.__name__}-{kind}" not in wanted:
             continue
-        place, began = Place(), time.monotonic()
-        try:
-            case(place, kind)
-            print(case.__name__, kind, f"{time.monotonic() - began:.1f} s", flush=True)
-        except BaseException:
-            for tap in place.taps:
-                print(f"--- {tap.dir}\n{tap.log()}", flush=True)
-            raise
-        finally:
-            place.remove()
+        T.run_case(Place(), f"{case.__name__} {kind}", case, kind)
     return 0
 
 

@@ -543,28 +543,5 @@ CASES = [
 ]
 
 
-def main():
-    for program in ("nbdinfo", "qemu-io", "cmp"):
-        if shutil.which(program) is None:
-            print(f"{program} is not installed")
-            return 77
-    only = sys.argv[1:]
-    for i, case in enumerate(CASES):
-        if only and case.__name__ not in only and str(i) not in only:
-            continue
-        place = Place()
-        try:
-            began = time.monotonic()
-            case(place)
-            print(f"{i} {case.__name__}: {time.monotonic() - began:.1f} s", flush=True)
-        except BaseException:
-            for tap in place.taps:
-                print(f"--- {tap.dir}/log\n" + (tap.log() if os.path.exists(tap.path("log")) else ""), file=sys.stderr)
-            raise
-        finally:
-            place.remove()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(T.run_cases(Place, CASES, ("nbdinfo", "qemu-io", "cmp"), sys.argv[1:]))

@@ -139,8 +139,7 @@ def far_end_fails(place, error, text):
     kit = subprocess.Popen(["nbdkit", "-f", "-U", sock, "--filter=error", "memory", str(SIZE),
                             f"error-pwrite={error}", "error-pwrite-rate=100%", f"error-pwrite-file={trigger}"])
     try:
-        while not os.path.exists(sock):
-            time.sleep(0.005)
+        T.wait_listening(sock)
         tap.call("mirror-start", format="nbd", path=f"nbd+unix:///?socket={sock}", proof=1, bandwidth=8 * MIB)
         tap.wait(lambda s: int(s["mirror_sent"]) > MIB)
         open(trigger, "w").close()
@@ -178,36 +177,19 @@ def point(place):
     subprocess.run(["cmp", moment, target], check=True)
 
 
+def far_end_says_eio(place):
+    far_end_fails(place, "EIO", "Input/output error")
+
+
+def far_end_is_full(place):
+    far_end_fails(place, "ENOSPC", "No space left")
+
+
 CASES = [
     plain, far_end_killed, far_end_killed_after_the_switch, near_end_killed, far_end_silent, wrong_byte,
-    lambda place: far_end_fails(place, "EIO", "Input/output error"),
-    lambda place: far_end_fails(place, "ENOSPC", "No space left"),
-    point,
+    far_end_says_eio, far_end_is_full, point,
 ]
 
 
-def main():
-    for program in ("qemu-io", "nbdkit", "cmp"):
-        if shutil.which(program) is None:
-            print(f"{program} is not installed")
-            return 77
-    only = sys.argv[1:]
-    for i, case in enumerate(CASES):
-        if only and case.__name__ not in only and str(i) not in only:
-            continue
-        place = Place()
-        try:
-            began = time.monotonic()
-            case(place)
-            print(f"{i} {case.__name__}: {time.monotonic() - began:.1f} s", flush=True)
-        except BaseException:
-            for tap in place.taps:
-                print(f"--- {tap.dir}/log\n" + (tap.log() if os.path.exists(tap.path("log")) else ""), file=sys.stderr)
-            raise
-        finally:
-            place.remove()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(T.run_cases(Place, CASES, ("qemu-io", "nbdkit", "cmp"), sys.argv[1:]))
