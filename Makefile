@@ -31,7 +31,7 @@ nbd_SRC     := $(wildcard rpc/nbd/*.c)
 image_SRC   := $(wildcard storage/image/*.c)
 tapd_SRC    := $(filter-out storage/tapd/main.c,$(wildcard storage/tapd/*.c))
 storage_SRC := $(wildcard storage/*.c storage/drivers/*.c)
-xapi_SRC    := $(filter-out xapi/core/main.c,$(wildcard xapi/core/*.c xapi/api/*.c xapi/pool/*.c xapi/migrate/*.c xapi/transfer/*.c xapi/cli/*.c))
+xapi_SRC    := $(filter-out xapi/core/main.c,$(wildcard xapi/core/*.c xapi/api/*.c xapi/pool/*.c xapi/metadata/*.c xapi/migrate/*.c xapi/transfer/*.c xapi/cli/*.c))
 testlib_SRC := $(wildcard tests/lib/*.c)
 
 LIBS := base wire http nbd idlc db xenops image tapd storage xapi testlib

@@ -15,6 +15,8 @@
 #ifndef XENOPS_BACKEND_H
 #define XENOPS_BACKEND_H
 
+#include <stdatomic.h>
+
 #include "rpc/base/bytes.h"
 #include "rpc/base/call.h"
 #include "rpc/base/error.h"
@@ -46,21 +48,47 @@ struct host_facts {
     const char *capabilities;  /* space-separated: "xen-3.0-x86_64 hvm-3.0-x86_64 …" */
 };
 
+/* What may be changed while a save goes on, from any thread. */
+struct save_control {
+    _Atomic int64_t bandwidth;         /* bytes/s; 0: unlimited; -1: as the policy says */
+    _Atomic int64_t max_downtime_ms;   /* -1: as the policy says */
+    atomic_bool finish;                /* no more pre-copy: suspend now and send the rest (a move turned non-live) */
+    atomic_bool yield;                 /* end with SAVE_YIELDED [] while the guest still runs: something else wants it */
+    atomic_bool hold;                  /* go on with pre-copy, gently, and do not suspend while this is set */
+    atomic_bool postcopy;              /* switch to post-copy now, where the policy allows it */
+};
+#define SAVE_CONTROL_INIT { .bandwidth = -1, .max_downtime_ms = -1 }
+#define SAVE_YIELDED "SAVE_YIELDED"       /* internal codes, without parameters */
+#define SAVE_NO_CONVERGENCE "SAVE_NO_CONVERGENCE" /* the goals cannot be kept: cause says the figures */
+#define SAVE_TIMEOUT "SAVE_TIMEOUT"       /* deadline passed and on_deadline is SAVE_DEADLINE_ABORT */
+
 /* When to stop pre-copy, and how fast to go. */
+enum save_deadline { SAVE_DEADLINE_CONTINUE, SAVE_DEADLINE_ABORT, SAVE_DEADLINE_SUSPEND, SAVE_DEADLINE_POSTCOPY };
 struct save_policy {
     bool live;              /* false: suspend first, one pass */
-    unsigned max_downtime_ms; /* stop when the rest fits (0: 300) */
-    unsigned max_rounds;    /* give up converging after this many (0: 30) and stop anyway */
+    unsigned max_downtime_ms; /* stop when the rest fits (0: 300, and then a guest that does not converge is stopped anyway) */
+    unsigned max_rounds;    /* give up converging after this many (0: 30) */
     int64_t bandwidth;      /* bytes/s; 0: unlimited */
     bool localhost;
+    int64_t deadline_ms;    /* mono; 0: none */
+    enum save_deadline on_deadline;
+    bool fallback_stop;     /* goals cannot be kept: suspend and send the rest instead of SAVE_NO_CONVERGENCE */
+    bool auto_converge;     /* goals cannot be kept: first slow the guest down, step by step, within bounds */
+    bool postcopy;          /* goals cannot be kept: post-copy is allowed (and wanted before slowing down) */
+    int64_t postcopy_after_ms; /* and is begun after this long anyway; 0: not */
+    struct save_control *control; /* NULL: none */
 };
 struct save_progress {
     unsigned round;
     int64_t pages_sent, pages_total, pages_dirty; /* dirty: after the last round */
     int64_t bytes_sent;
     double dirty_rate;      /* pages/s */
+    double link_rate;       /* bytes/s, measured */
     double fraction;        /* 0..1, never goes back */
-    bool suspended;
+    int64_t predicted_blackout_us, predicted_total_us; /* once the first dirty round is over; -1 before */
+    bool will_not_converge; /* said within two rounds */
+    unsigned throttle;      /* percent taken from the guest */
+    bool suspended, postcopy;
 };
 struct save_callbacks {
     void *ctx;
@@ -73,7 +101,17 @@ struct save_callbacks {
      * Whatever comes of it, the guest is resumed. Deaf to cancelling. */
     void (*before_resume)(void *ctx, struct call *);
 };
-struct save_result { unsigned rounds; int64_t pages_sent, bytes_sent; int64_t suspended_at_us; /* mono */ };
+struct save_result {
+    unsigned rounds;
+    int64_t pages_sent, bytes_sent, zero_pages;
+    int64_t suspended_at_us; /* mono */
+    int64_t predicted_blackout_us, predicted_total_us; /* as first said; -1: never */
+    double dirty_rate, link_rate; /* pages/s, bytes/s, of the last live round */
+    unsigned throttle;       /* the most that was taken from the guest, percent */
+    bool will_not_converge;
+    bool postcopy;           /* the rest follows after the switch: postcopy_send, postcopy_receive */
+    int64_t pages_left;      /* of that rest */
+};
 
 struct xenops; /* one host's backend instance with its queues; see xenops.h */
 
@@ -88,6 +126,11 @@ typedef struct error *xenops_save_fn(struct call *, void *host, const char *uuid
                                      const struct save_callbacks *, struct save_result *);
 typedef struct error *xenops_restore_fn(struct call *, void *host, const char *uuid, const struct vm_spec *, struct byte_stream *);
 typedef struct error *xenops_disk_fn(struct call *, void *host, const char *uuid, const struct disk_spec *);
+typedef struct error *xenops_throttle_fn(struct call *, void *host, const char *uuid, unsigned percent);
+/* Post-copy, after the destination has committed: 'stream' is the connection on which the image came. send pushes what is
+ * missing and serves what the guest there asks for first; ends when all is there. receive fills the memory while the guest
+ * runs. Lost streams: INTERNAL_ERROR; the guest then waits for pages until it is destroyed (the stated exception). */
+typedef struct error *xenops_postcopy_fn(struct call *, void *host, const char *uuid, struct byte_stream *, int64_t *bytes_r);
 typedef struct error *xenops_list_fn(struct call *, void *host, struct domain_info **infos_r, unsigned *n_r);
 /* Called whenever a domain's state or published data changed: from a thread of the backend. It must
  * return soon and call no verb but list. */
@@ -113,6 +156,8 @@ struct xenops_backend {
     xenops_restore_fn *restore;      /* into a created domain; left paused, complete */
     xenops_disk_fn *disk_plug, *disk_unplug; /* also insert/eject of media */
     xenops_list_fn *list;            /* all domains, in c's arena */
+    xenops_throttle_fn *throttle;    /* of a running domain: this part of its CPU time is taken away; 0: none. May be NULL */
+    xenops_postcopy_fn *postcopy_send, *postcopy_receive; /* NULL: no post-copy here */
 };
 
 extern const struct xenops_backend xenops_sim;

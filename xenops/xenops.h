@@ -31,6 +31,12 @@ NODISCARD struct error *xenops_create(struct call *, struct xenops *, const stru
 NODISCARD struct error *xenops_restore(struct call *, struct xenops *, const char *uuid, const struct vm_spec *, struct byte_stream *);
 NODISCARD struct error *xenops_save(struct call *, struct xenops *, const char *uuid, struct byte_stream *, const struct save_policy *,
                                     const struct save_callbacks *, struct save_result *);
+/* See backend.h. VALUE_NOT_SUPPORTED-like refusals: INTERNAL_ERROR where the backend has none (xenops_can). */
+NODISCARD struct error *xenops_throttle(struct call *, struct xenops *, const char *uuid, unsigned percent);
+NODISCARD struct error *xenops_postcopy_send(struct call *, struct xenops *, const char *uuid, struct byte_stream *, int64_t *bytes_r);
+NODISCARD struct error *xenops_postcopy_receive(struct call *, struct xenops *, const char *uuid, struct byte_stream *, int64_t *bytes_r);
+enum xenops_ability { XENOPS_THROTTLE, XENOPS_POSTCOPY };
+bool xenops_can(struct xenops *, enum xenops_ability);
 NODISCARD struct error *xenops_resume(struct call *, struct xenops *, const char *uuid);
 NODISCARD struct error *xenops_disk_plug(struct call *, struct xenops *, const char *uuid, const struct disk_spec *);
 NODISCARD struct error *xenops_disk_unplug(struct call *, struct xenops *, const char *uuid, const struct disk_spec *);

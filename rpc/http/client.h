@@ -16,6 +16,7 @@ struct http_target {
     bool tls;
     const char *fingerprint; /* the certificate the peer must show, or NULL */
     const char *bind_address; /* local address to use, or NULL */
+    const char *cookie;      /* credential: sent as "Cookie:" with every agent call and raw PUT, or NULL */
 };
 struct http_answer { int status; const char *head; const char *body; size_t body_len; };
 

@@ -19,7 +19,8 @@
 
 /* A verb runs on the acting host. args: a map. The arena of c holds the result. */
 typedef struct error *agent_verb_fn(struct call *c, struct xapi *, const struct value *args, struct value *result_r);
-struct agent_verb { const char *name; agent_verb_fn *run; };
+/* foreign: also for the hosts of another pool that have to do with a migration (xapi/migrate/credentials.h). */
+struct agent_verb { const char *name; agent_verb_fn *run; bool foreign; };
 extern const struct agent_verb agent_verbs[]; /* agent_verbs.c; ends { NULL } */
 
 struct agent *agent_new(struct xapi *);
@@ -31,7 +32,8 @@ void agent_free(struct agent *);
 NODISCARD struct error *agent_call(struct api_call *c, const char *host_ref, const char *verb, const struct value *args, struct value *result_r);
 /* The same to an address instead of a host row, from any host, without the database: host to host
  * (migrations) and member to coordinator. VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED [] when it cannot be
- * reached. Repeats nothing by itself. */
+ * reached. Repeats nothing by itself. A target with a cookie is asked with that credential at /services/xenops, and only
+ * for verbs that are 'foreign'; else with the pool's secret. */
 NODISCARD struct error *agent_call_at(struct call *c, struct xapi *, const struct http_target *, const char *verb,
                                       const struct value *args, struct value *result_r);
 /* On the coordinator: where a host's agent listens and which certificate it must show, from its rows;

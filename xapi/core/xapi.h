@@ -13,6 +13,11 @@
 struct agent;
 struct allowed_refresh;
 struct migrations;
+struct migration_queue;
+struct ledger;
+struct disk_sinks;
+struct announcer;
+struct credentials;
 struct transfers;
 struct nbd_front;
 struct sr_watch;
@@ -50,6 +55,11 @@ struct xapi {
     struct heartbeat *heartbeat; /* xapi/pool/heartbeat.h; under its own lock */
     struct agent *agent;        /* verbs of this host and calls to others: xapi/core/agent.h */
     struct migrations *migrations;
+    struct ledger *ledger;       /* coordinator only: xapi/migrate/ledger.h */
+    struct migration_queue *queue; /* coordinator only: xapi/migrate/queue.h */
+    struct disk_sinks *sinks;    /* xapi/migrate/disk_sink.h */
+    struct announcer *announcer; /* xapi/migrate/announce.h */
+    struct credentials *credentials; /* xapi/migrate/credentials.h */
     struct transfers *transfers; /* xapi/transfer/transfer.h */
     struct nbd_front *nbd;       /* xapi/transfer/nbd_front.h; NULL: none */
     struct allowed_refresh *allowed_refresh; /* coordinator only */

@@ -63,11 +63,14 @@ struct error *migration_target(struct arena *a, const struct value *v, struct ht
         .port = (int)value_get_int(d, "port", 0),
         .tls = value_get_bool(d, "tls", true),
         .fingerprint = value_get_string(d, "fingerprint", NULL),
+        .cookie = value_get_string(d, "cookie", NULL),
     };
     if (target->address == NULL || target->port <= 0)
         return err_internal(a, "a migration needs the destination's address and port");
     if (target->fingerprint != NULL && target->fingerprint[0] == '\0')
         target->fingerprint = NULL;
+    if (target->cookie != NULL && target->cookie[0] == '\0')
+        target->cookie = NULL;
     return NULL;
 }
 
@@ -78,6 +81,7 @@ struct value migration_target_value(struct arena *a, const struct http_target *t
     value_dict_add(a, &d, "port", value_int(t->port));
     value_dict_add(a, &d, "tls", value_bool(t->tls));
     value_dict_add(a, &d, "fingerprint", value_string(t->fingerprint != NULL ? t->fingerprint : ""));
+    value_dict_add(a, &d, "cookie", value_string(t->cookie != NULL ? t->cookie : ""));
     return value_dict_value(&d);
 }
 

@@ -39,7 +39,7 @@ void migration_temp_uuid(const char *vm_uuid, enum journal_side, char *out);
 /* Waits ms, less when the daemon stops; false then. */
 bool migrations_pause(struct migrations *, int64_t ms);
 
-/* "destination" as agents pass it: { address, port, tls, fingerprint }. */
+/* "destination" as agents pass it: { address, port, tls, fingerprint, cookie }. */
 NODISCARD struct error *migration_target(struct arena *, const struct value *, struct http_target *);
 struct value migration_target_value(struct arena *, const struct http_target *);
 

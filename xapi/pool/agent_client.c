@@ -50,7 +50,7 @@ static int post(struct exchange *x, struct arena *scratch, const char *method, c
     int error;
 
     xmlrpc_write_call(&body, method, param, 1);
-    error = http_client_post(&sub, x->xapi->client, x->target, AGENT_PATH, "text/xml", x->headers, body.bytes, body.len, ANSWER_MAX, &answer);
+    error = http_client_post(&sub, x->xapi->client, x->target, x->target->cookie != NULL ? AGENT_FOREIGN_PATH : AGENT_PATH, "text/xml", x->headers, body.bytes, body.len, ANSWER_MAX, &answer);
     if (error != 0)
         return error;
     if (answer.status == 403)
@@ -165,7 +165,8 @@ struct error *agent_exchange(struct call *c, struct xapi *xapi, const struct htt
         .c = c,
         .xapi = xapi,
         .target = target,
-        .headers = arena_printf(c->arena, "Cookie: pool_secret=%s\r\n", secret != NULL ? secret : xapi->pool_secret),
+        .headers = target->cookie != NULL ? arena_printf(c->arena, "Cookie: %s\r\n", target->cookie)
+                                          : arena_printf(c->arena, "Cookie: pool_secret=%s\r\n", secret != NULL ? secret : xapi->pool_secret),
         .method = arena_printf(c->arena, "agent.%s", verb),
         .id = uuid_make(c->arena),
         .args = args == NULL ? &none : args,

@@ -15,6 +15,7 @@
 #include "xapi/core/agent.h"
 
 #define AGENT_PATH "/services/agent"
+#define AGENT_FOREIGN_PATH "/services/xenops" /* with a credential of the migration instead of the secret */
 #define AGENT_WAIT_MS 500
 #define AGENT_KEEP_MS 600000
 #define AGENT_LOST "AGENT_OPERATION_LOST"

@@ -1,0 +1,56 @@
+/* A VM's records as a file: what GET /export_metadata gives and PUT /import_metadata takes, in the form of an XVA without
+ * disks: a tar with one member "ova.xml", an XML-RPC value
+ *   { version: { hostname, date, product_version, product_brand, build_number, xapi_major "1", xapi_minor "20", export_vsn "2" },
+ *     objects: [ { class, id: "Ref:n", snapshot: the record with references written as "Ref:n" } … ] }
+ * (xapi's export.ml and importexport.ml; what genuine xe and XenCenter read and write). Order of objects: host, SR, VDI, VM,
+ * network, GPU_group, VBD, VIF, VGPU, VTPM, VM_guest_metrics, …
+ *
+ * Export takes a consistent snapshot of the database and never blocks it. Import is strict about what it needs and tolerant
+ * about classes and fields that it does not know. */
+#ifndef XAPI_METADATA_METADATA_H
+#define XAPI_METADATA_METADATA_H
+
+#include "rpc/base/text.h"
+#include "rpc/http/server.h"
+#include "xapi/core/api_call.h"
+
+struct metadata_export {
+    const char *const *vms; unsigned n_vms; /* refs */
+    bool snapshots;               /* with their snapshots */
+    bool preserve_power_state;
+    /* Of a migration: "maps_to" in other_config of VDI, VIF and VGPU records (ref there), by ref here; maps of strings or NULL. */
+    const struct value *maps_to;
+};
+/* The tar, appended. */
+NODISCARD struct error *metadata_write(struct api_call *, const struct metadata_export *, struct text *tar);
+
+struct metadata_import {
+    bool restore;                 /* keep uuid, MACs; else a new VM */
+    bool force;                   /* missing disks, networks and SRs are left out, errors of parts tolerated */
+    bool dry_run, live, check_cpu, snapshots;
+    const char *host;             /* ref: live imports are checked against this host (specs §1.6, last paragraph); NULL: none */
+    const char *incoming;         /* the migration's id: VMs stay Halted and marked until it commits; NULL: none */
+    const struct value *vdi_map;  /* "vdi:<uuid or key>=ref" parameters; NULL */
+};
+/* All rows in one transaction. *vms_r: refs of the VMs made (first the VM itself), empty for a dry run. IMPORT_ERROR_*,
+ * VM_TO_IMPORT_IS_NOT_NEWER_VERSION, DUPLICATE_MAC_SEED [seed], HOST_NOT_ENOUGH_FREE_MEMORY …, VM_BAD_POWER_STATE. */
+NODISCARD struct error *metadata_read(struct api_call *, const struct metadata_import *, const void *tar, size_t len, const char *const **vms_r, unsigned *n_r);
+
+/* Removes what an import made: VMs with VBDs, VIFs, snapshots … but no disks. For a migration that was given up. */
+NODISCARD struct error *metadata_remove(struct api_call *, const char *vm_ref);
+
+/* Routes: GET /export_metadata (uuid, ref, all, include_vhd_parents, export_snapshots, excluded_device_types), PUT
+ * /import_metadata (restore, force, dry_run, live, check_cpu, export_snapshots, incoming, vdi:…), PUT /messages, PUT /rrd, GET /vm_rrd,
+ * PUT and GET /blob. ctx: struct xapi. */
+http_handler_fn metadata_http_export, metadata_http_import, metadata_http_messages, metadata_http_rrd_put, metadata_http_rrd_get,
+    metadata_http_blob_put, metadata_http_blob_get;
+
+/* --- the sending side of a migration between pools ------------------------------------------------------------ */
+/* PUTs the VM's metadata to another coordinator with a task made there, and waits: refs of the VMs there. Errors as of §1.5. */
+struct http_target;
+NODISCARD struct error *metadata_send(struct api_call *, const struct http_target *master, const char *session, const struct metadata_export *,
+                                      const struct metadata_import *, const char *const **vms_r, unsigned *n_r);
+/* After the switch: RRD, messages, blobs. Failures are logged. */
+void metadata_send_rest(struct api_call *, const struct http_target *master, const char *session, const char *vm_ref);
+
+#endif
