@@ -45,6 +45,7 @@ EXT_base := -lcrypto
 EXT_wire := $(shell xmlrpc-c-config --libs 2>/dev/null) -lcjson
 EXT_http := -lssl -lcrypto
 EXT_db   := -lsqlite3
+EXT_xenops := -lzstd
 EXT_tapd := $(if $(wildcard /usr/include/liburing.h),-luring) -lssl -lcrypto -lxxhash
 EXT_storage := -lxxhash
 EXT_xapi := -lpam -lcrypt -lzstd -lxxhash
@@ -213,7 +214,7 @@ fuzz-corpora: $(patsubst %,build-fuzz/fuzz_%,$(FUZZERS)) ## replay the corpora o
 	@set -e; cd build-fuzz; for t in $(FUZZERS); do ./fuzz_$$t -runs=0 -verbosity=0 ../tests/fuzz/corpus/$$t 2>fuzz_$$t.log || { cat fuzz_$$t.log; exit 1; }; echo "fuzz_$$t: corpus clean"; done
 
 # --- running it ---------------------------------------------------------------------------------------
-.PHONY: demo run bench bench-disk analyze coverage todo docs install
+.PHONY: demo run bench bench-disk bench-mem analyze coverage todo docs install
 HOSTS ?= 3
 DIR ?= /tmp/xapi-pool
 demo: deps-demo ## three hosts, live migrations, a verified table; FAULT=flip-page|stale-page, ISOLATED=1
@@ -232,6 +233,10 @@ bench-disk: deps-test ## the speed table of the datapath: copies and mirrors aga
 	@etc/install-deps bench
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/tapd $(BUILD)/tests/bench/bench_mkdisk $(BUILD)/tests/bench/bench_clone
 	@BUILD=$(BUILD) python3 tests/bench/bench_disk.py
+bench-mem: deps-test ## the speed table of live migration: streams and blackouts against QEMU, stunnel and a bare copy
+	@etc/install-deps bench
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/tests/bench/bench_memory $(BUILD)/tests/bench/bench_heartbeat
+	@BUILD=$(BUILD) python3 tests/bench/bench_mem.py
 
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))

@@ -1,4 +1,4 @@
-/* Shared by db/sqlite*.c only: the one header that shows SQLite's types. */
+/* Shared by db/sqlite*.c and the store of the ledger (xapi/migrate) only: the one header that shows SQLite's types. */
 #ifndef DB_SQLITE_INSIDE_H
 #define DB_SQLITE_INSIDE_H
 

@@ -53,7 +53,8 @@ NODISCARD struct error *vdi_attach(struct call *, struct storage *, const char *
 NODISCARD struct error *vdi_activate(struct call *, struct storage *, const char *sr, const char *location);
 NODISCARD struct error *vdi_deactivate(struct call *, struct storage *, const char *sr, const char *location);
 NODISCARD struct error *vdi_detach(struct call *, struct storage *, const char *sr, const char *location, const char *user); /* unknown is fine */
-/* Hands a connected socket to the VDI's tapd, which speaks NBD on it (tls: TLS first, with the certificate). */
+bool vdi_is_served(struct storage *, const char *sr, const char *location); /* a tapd stands ready for it here */
+/* Hands a connected socket (borrowed) to the VDI's tapd, which speaks NBD on it (tls: TLS first, with the certificate). */
 NODISCARD struct error *vdi_adopt(struct call *, struct storage *, const char *sr, const char *location, int fd, bool read_only, const char *certificate);
 
 /* Makes 'to' in another or the same SR (it exists, reads as zeros, is at least as large) equal to 'location', which
@@ -73,6 +74,9 @@ struct vdi_mirror_spec {
     const char *to_sr, *to;       /* a fresh VDI on this host, or NULL: */
     const char *uri;              /* an NBD server */
     int64_t bandwidth, budget_us, silence_us; /* bytes/s, 0: the defaults */
+    const char *mode;             /* "mirror" (NULL, ""), or "copy" of one nobody writes: ends as "done" by itself */
+    int64_t reconnect_us;         /* how long a lost server is tried again; 0: the default */
+    int streams;                  /* connections to a server that allows several; 0: the default */
 };
 NODISCARD struct error *vdi_mirror_start(struct call *, struct storage *, const char *sr, const char *location, const struct vdi_mirror_spec *);
 /* The mirror_* words of status, as a map; also "mirror" itself. */
@@ -81,6 +85,17 @@ NODISCARD struct error *vdi_mirror_set(struct call *, struct storage *, const ch
 /* Asks for the switch; waits until it is done, or the mirror failed (SR_BACKEND_FAILURE with its reason). After it
  * the tapd belongs to the target VDI (to_sr, to). */
 NODISCARD struct error *vdi_mirror_switch(struct call *, struct storage *, const char *sr, const char *location);
+/* Nobody writes to the VDI any more: drains, copies and proves the rest, flushes the target; then the mirror is "done" and
+ * the tapd, still on the old image, holds requests. vdi_deactivate closes it; vdi_activate instead is the way back and
+ * forgets the target. Waits; SR_BACKEND_FAILURE with the mirror's reason, or TASK_CANCELLED: then it may still end as done.
+ * Repeating is fine, also after the tapd died in the middle. */
+NODISCARD struct error *vdi_mirror_hand_over(struct call *, struct storage *, const char *sr, const char *location);
+/* Waits until a mirror is "following" (or "done"), at most timeout_ms: SR_BACKEND_FAILURE when it is not by then, has failed,
+ * or there is none. TASK_CANCELLED. */
+NODISCARD struct error *vdi_mirror_ready(struct call *, struct storage *, const char *sr, const char *location, int64_t timeout_ms);
+/* Breaks every connection that came by vdi_adopt, waits until nothing of theirs is under way, and takes no more of them for
+ * as long as the VDI is attached. No tapd is fine. */
+NODISCARD struct error *vdi_cut(struct call *, struct storage *, const char *sr, const char *location);
 /* Ends a mirror that has not switched; none is fine. The source goes on. */
 NODISCARD struct error *vdi_mirror_abort(struct call *, struct storage *, const char *sr, const char *location);
 

@@ -44,7 +44,7 @@ struct error *mirror_failure(struct call *c, const char *key, const struct value
 {
     const char *state = value_get_string(status, "mirror", "none"), *why = value_get_string(status, "mirror_error", "");
 
-    if (strcmp(state, "failed") != 0)
+    if (strcmp(state, "failed") != 0 && why[0] == '\0')
         return storage_failed(c, "the mirror of %s is gone (%s)", key, state);
     return storage_failed(c, "%s", why[0] != '\0' ? why : "the mirror failed");
 }

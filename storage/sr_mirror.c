@@ -8,6 +8,7 @@
 #include "gen/errors.h"
 #include "rpc/base/fault.h"
 #include "rpc/base/log.h"
+#include "rpc/nbd/nbd_uri.h"
 #include "storage/sr_copy.h"
 
 LOG_MODULE(mirror);
@@ -67,7 +68,7 @@ static struct error *mirror_look(struct call *c, struct storage *s, const char *
     TRY(tap_call(c, s->taps, m->key, "status", NULL, -1, &m->status));
     m->standing = STANDS_HERE;
     if (tap_leads_to(s->taps, c->arena, m->key, &m->to, &m->path) &&
-        (strcmp(value_get_string(&m->status, "mirror", ""), "switched") == 0 || strcmp(value_get_string(&m->status, "path", ""), m->path) == 0))
+        (strcmp(value_get_string(&m->status, "mirror", ""), "switched") == 0 || strcmp(value_get_string(&m->status, "path", ""), nbd_uri_shown(c->arena, m->path)) == 0))
         m->standing = STANDS_SWITCHED;
     return NULL;
 }
@@ -98,7 +99,7 @@ static struct error *start_in_tap(struct call *c, struct storage *s, const char 
 
     value_dict_add(c->arena, &d, "format", value_string(to->format));
     value_dict_add(c->arena, &d, "path", value_string(to->path));
-    value_dict_add(c->arena, &d, "mode", value_string("mirror"));
+    value_dict_add(c->arena, &d, "mode", value_string(spec->mode != NULL && spec->mode[0] != '\0' ? spec->mode : "mirror"));
     value_dict_add(c->arena, &d, "proof", value_int(1));
     if (spec->bandwidth > 0)
         value_dict_add(c->arena, &d, "bandwidth", value_int(spec->bandwidth));
@@ -106,8 +107,21 @@ static struct error *start_in_tap(struct call *c, struct storage *s, const char 
         value_dict_add(c->arena, &d, "budget_ms", value_int((spec->budget_us + 999) / 1000));
     if (spec->silence_us > 0)
         value_dict_add(c->arena, &d, "silence_ms", value_int((spec->silence_us + 999) / 1000));
+    if (spec->reconnect_us > 0)
+        value_dict_add(c->arena, &d, "reconnect_ms", value_int((spec->reconnect_us + 999) / 1000));
+    if (spec->streams > 0)
+        value_dict_add(c->arena, &d, "streams", value_int(spec->streams));
     args = value_dict_value(&d);
     return tap_call(c, s->taps, key, "mirror-start", &args, -1, NULL);
+}
+
+static bool leads_there(struct call *c, const struct mirror *m, const struct vdi_mirror_spec *spec)
+{
+    if (m->to == NULL)
+        return false;
+    if (spec->to == NULL || spec->to[0] == '\0')
+        return m->to[0] == '\0' && spec->uri != NULL && strcmp(m->path, spec->uri) == 0;
+    return strcmp(m->to, vdi_key(c->arena, spec->to_sr, spec->to)) == 0;
 }
 
 static struct error *start_in_turn(struct call *c, struct storage *s, const char *sr, const char *location, const struct vdi_mirror_spec *spec)
@@ -121,7 +135,7 @@ static struct error *start_in_turn(struct call *c, struct storage *s, const char
     if (m.standing != STANDS_HERE || strcmp(value_get_string(&m.status, "state", ""), "active") != 0)
         return storage_failed(c, "%s is not in use: there is nothing to mirror", m.key);
     if (strcmp(mirror_state(&m), "none") != 0)
-        return m.to != NULL && spec->to != NULL && strcmp(m.to, vdi_key(c->arena, spec->to_sr, spec->to)) == 0
+        return leads_there(c, &m, spec)
                    ? NULL /* a repeated call */
                    : storage_failed(c, "%s is being mirrored already", m.key);
     TRY(target_of(c, s, spec, &where, &to));
@@ -202,7 +216,7 @@ static struct error *settle_in_turn(struct call *c, struct storage *s, const cha
     error = vdi_let_go(c, s, sr, location);
     if (error != NULL)
         log_warn("letting go of %s after its switch: %s", m.key, error_text(c->arena, error));
-    log_info("%s is served by %s now", m.key, m.to[0] != '\0' ? m.to : m.path);
+    log_info("%s is served by %s now", m.key, m.to[0] != '\0' ? m.to : nbd_uri_shown(c->arena, m.path));
     return NULL;
 }
 

@@ -5,8 +5,9 @@
  *
  * Life cycle: create (memory reserved, paused, empty) -> build or restore -> unpause ... destroy.
  * A domain is named by a uuid that the toolstack chooses (the VM's, or a temporary one while two
- * copies exist); xenops_rename changes it. Calls for one domain never overlap (xenops.c queues them);
- * calls for different domains do. A failed call leaves the domain as it was, unless said otherwise.
+ * copies exist); xenops_rename changes it. Calls for one domain never overlap (xenops.c queues them), but shutdown and
+ * destroy come in the middle of a save, which then fails soon with VM_BAD_POWER_STATE [running; halted], and throttle and
+ * the post-copy ones beside anything; calls for different domains do. A failed call leaves the domain as it was, unless said otherwise.
  * All may block and must watch call_cancelled(). Errors carry codes without references; xapi/ maps
  * them (vm_run_error in xapi/core/vm_run.h): HOST_NOT_ENOUGH_FREE_MEMORY [needed; available], TASK_CANCELLED [],
  * VM_FAILED_SUSPEND_ACKNOWLEDGMENT [], VM_SUSPEND_TIMEOUT [seconds], VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT [],
@@ -158,6 +159,7 @@ struct xenops_backend {
     xenops_list_fn *list;            /* all domains, in c's arena */
     xenops_throttle_fn *throttle;    /* of a running domain: this part of its CPU time is taken away; 0: none. May be NULL */
     xenops_postcopy_fn *postcopy_send, *postcopy_receive; /* NULL: no post-copy here */
+    bool (*postcopy_ready)(void *host); /* this machine can do it; NULL: it can */
 };
 
 extern const struct xenops_backend xenops_sim;

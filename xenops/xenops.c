@@ -9,6 +9,8 @@
 
 LOG_MODULE(xenops);
 
+#define SAVE_ENDS_MS 30000
+
 struct xenops {
     const struct xenops_backend *backend;
     void *host;
@@ -56,31 +58,50 @@ struct verb {
     struct turn turn;
 };
 
-static struct error *verb_begin(struct call *c, struct xenops *x, const char *point, const char *uuid, struct verb *v)
+static struct error *begin_as(struct call *c, struct xenops *x, const char *point, const char *uuid, enum turn_kind kind, struct verb *v)
 {
     *v = (struct verb){ .c = c, .x = x, .point = point, .uuid = uuid, .began_ms = clock_ms(c->clock) };
-    TRY(turn_take(c, &x->turns, &v->turn, uuid));
+    TRY(turn_take(c, &x->turns, &v->turn, uuid, kind));
     if (!fault_hit(point))
         return NULL;
     turn_drop(&x->turns, &v->turn);
     return err_internal(c->arena, "fault %s", point);
 }
 
+static struct error *verb_begin(struct call *c, struct xenops *x, const char *point, const char *uuid, struct verb *v)
+{
+    return begin_as(c, x, point, uuid, TURN_ALONE, v);
+}
+
+/* Without a turn: the verb goes on beside any other. */
+static struct error *verb_beside(struct call *c, struct xenops *x, const char *point, const char *uuid, struct verb *v)
+{
+    *v = (struct verb){ .c = c, .x = x, .point = point, .uuid = uuid, .began_ms = clock_ms(c->clock) };
+    return fault_hit(point) ? err_internal(c->arena, "fault %s", point) : NULL;
+}
+
 static struct error *verb_end(struct verb *v, struct error *e)
 {
-    turn_drop(&v->x->turns, &v->turn);
+    if (v->turn.taken)
+        turn_drop(&v->x->turns, &v->turn);
     log_debug("%s %s: %s in %lld ms", v->point, v->uuid, e == NULL ? "done" : e->code,
               (long long)(clock_ms(v->c->clock) - v->began_ms));
     return e;
 }
 
-/* What has to be undone is undone even for a caller who has given up. */
-static void undo(struct call *c, struct xenops *x, const char *uuid)
+static struct call uncancelled(const struct call *c)
 {
     struct call go_on = *c;
 
     go_on.cancel = NULL;
     go_on.deadline_ms = 0;
+    return go_on;
+}
+
+/* What has to be undone is undone even for a caller who has given up. */
+static void undo(struct call *c, struct xenops *x, const char *uuid)
+{
+    struct call go_on = uncancelled(c);
     struct error *e = x->backend->destroy(&go_on, x->host, uuid);
     if (e != NULL)
         log_err("domain %s is left behind: %s", uuid, error_text(c->arena, e));
@@ -154,43 +175,79 @@ struct error *xenops_start(struct call *c, struct xenops *x, const struct vm_spe
     return verb_end(&v, start(c, x, s, paused, info));
 }
 
-static struct error *stop(struct call *c, struct xenops *x, const char *uuid, enum domain_end how, int64_t timeout_ms)
+static struct error *ask_to_end(struct verb *v, enum domain_end how, int64_t timeout_ms)
 {
-    TRY(require(c, x, uuid, DOMAIN_RUNNING, DOMAIN_ENDED));
-    struct error *e = x->backend->shutdown(c, x->host, uuid, how, timeout_ms);
-    if (e != NULL && require(c, x, uuid, DOMAIN_ENDED, DOMAIN_ENDED) != NULL)
-        return e; /* it had not ended of its own accord just before */
-    return x->backend->destroy(c, x->host, uuid);
+    struct xenops *x = v->x;
+
+    TRY(require(v->c, x, v->uuid, DOMAIN_RUNNING, DOMAIN_ENDED));
+    struct error *e = x->backend->shutdown(v->c, x->host, v->uuid, how, timeout_ms);
+    return e != NULL && require(v->c, x, v->uuid, DOMAIN_ENDED, DOMAIN_ENDED) == NULL ? NULL : e; /* of its own accord, just before */
+}
+
+/* A save is over soon after its guest ended; what it says to the toolstack on its way out is waited for. */
+static void wait_save_end(struct verb *v)
+{
+    struct call go_on = uncancelled(v->c);
+
+    go_on.deadline_ms = clock_ms(v->c->clock) + SAVE_ENDS_MS;
+    if (turn_alone(&go_on, &v->x->turns, &v->turn) != NULL)
+        log_warn("domain %s is gone, but its save does not end", v->uuid);
+}
+
+/* While a save goes on the guest is asked all the same: its end ends the save. A suspended guest hears nothing: then
+ * the outcome of the save is waited for. */
+static struct error *stop(struct verb *v, enum domain_end how, int64_t timeout_ms)
+{
+    struct turns *turns = &v->x->turns;
+    bool beside = turn_is_beside(turns, &v->turn);
+    struct error *e = ask_to_end(v, how, timeout_ms);
+
+    if (e != NULL && beside && error_is(e, "VM_BAD_POWER_STATE")) {
+        TRY(turn_alone(v->c, turns, &v->turn));
+        e = ask_to_end(v, how, timeout_ms);
+    }
+    TRY(e);
+    wait_save_end(v);
+    return v->x->backend->destroy(v->c, v->x->host, v->uuid);
 }
 
 struct error *xenops_shutdown(struct call *c, struct xenops *x, const char *uuid, int64_t timeout_ms)
 {
     struct verb v;
 
-    TRY(verb_begin(c, x, "xenops.shutdown", uuid, &v));
-    return verb_end(&v, stop(c, x, uuid, DOMAIN_END_POWEROFF, timeout_ms));
+    TRY(begin_as(c, x, "xenops.shutdown", uuid, TURN_INTO, &v));
+    return verb_end(&v, stop(&v, DOMAIN_END_POWEROFF, timeout_ms));
 }
 
-static struct error *reboot(struct call *c, struct xenops *x, const struct vm_spec *s, bool hard, int64_t timeout_ms, struct domain_info *info)
+/* At once, whatever goes on with it; then whatever went on is over. */
+static struct error *destroy(struct verb *v)
 {
-    TRY(hard ? x->backend->destroy(c, x->host, s->uuid) : stop(c, x, s->uuid, DOMAIN_END_REBOOT, timeout_ms));
-    return start(c, x, s, false, info);
+    struct error *e = v->x->backend->destroy(v->c, v->x->host, v->uuid);
+
+    wait_save_end(v);
+    return e;
+}
+
+static struct error *reboot(struct verb *v, const struct vm_spec *s, bool hard, int64_t timeout_ms, struct domain_info *info)
+{
+    TRY(hard ? destroy(v) : stop(v, DOMAIN_END_REBOOT, timeout_ms));
+    return start(v->c, v->x, s, false, info);
 }
 
 struct error *xenops_reboot(struct call *c, struct xenops *x, const struct vm_spec *s, bool hard, int64_t timeout_ms, struct domain_info *info)
 {
     struct verb v;
 
-    TRY(verb_begin(c, x, "xenops.reboot", s->uuid, &v));
-    return verb_end(&v, reboot(c, x, s, hard, timeout_ms, info));
+    TRY(begin_as(c, x, "xenops.reboot", s->uuid, TURN_INTO, &v));
+    return verb_end(&v, reboot(&v, s, hard, timeout_ms, info));
 }
 
 struct error *xenops_destroy(struct call *c, struct xenops *x, const char *uuid)
 {
     struct verb v;
 
-    TRY(verb_begin(c, x, "xenops.destroy", uuid, &v));
-    return verb_end(&v, x->backend->destroy(c, x->host, uuid));
+    TRY(begin_as(c, x, "xenops.destroy", uuid, TURN_INTO, &v));
+    return verb_end(&v, destroy(&v));
 }
 
 struct error *xenops_create(struct call *c, struct xenops *x, const struct vm_spec *s, const char *uuid, struct domain_info *info)
@@ -237,8 +294,8 @@ static struct error *rename_both(struct call *c, struct xenops *x, const char *f
     struct turn other;
     bool from_first = strcmp(from, to) < 0;
 
-    TRY(turn_take(c, &x->turns, &v->turn, from_first ? from : to)); /* in this order always */
-    struct error *e = turn_take(c, &x->turns, &other, from_first ? to : from);
+    TRY(turn_take(c, &x->turns, &v->turn, from_first ? from : to, TURN_ALONE)); /* in this order always */
+    struct error *e = turn_take(c, &x->turns, &other, from_first ? to : from, TURN_ALONE);
     if (e == NULL) {
         e = fault_hit(v->point) ? err_internal(c->arena, "fault %s", v->point) : x->backend->rename(c, x->host, from, to);
         turn_drop(&x->turns, &other);
@@ -287,7 +344,7 @@ struct error *xenops_save(struct call *c, struct xenops *x, const char *uuid, st
 {
     struct verb v;
 
-    TRY(verb_begin(c, x, "xenops.save", uuid, &v));
+    TRY(begin_as(c, x, "xenops.save", uuid, TURN_SAVE, &v));
     struct error *e = require(c, x, uuid, DOMAIN_RUNNING, DOMAIN_RUNNING);
     return verb_end(&v, e != NULL ? e : x->backend->save(c, x->host, uuid, stream, policy, callbacks, r));
 }
@@ -299,4 +356,48 @@ struct error *xenops_restore(struct call *c, struct xenops *x, const char *uuid,
     TRY(verb_begin(c, x, "xenops.restore", uuid, &v));
     struct error *e = require(c, x, uuid, DOMAIN_PAUSED, DOMAIN_PAUSED);
     return verb_end(&v, e != NULL ? e : x->backend->restore(c, x->host, uuid, s, stream));
+}
+
+bool xenops_can(struct xenops *x, enum xenops_ability ability)
+{
+    const struct xenops_backend *b = x->backend;
+
+    switch (ability) {
+    case XENOPS_THROTTLE: return b->throttle != NULL;
+    case XENOPS_POSTCOPY:
+        return b->postcopy_send != NULL && b->postcopy_receive != NULL && (b->postcopy_ready == NULL || b->postcopy_ready(x->host));
+    }
+    return false;
+}
+
+struct error *xenops_throttle(struct call *c, struct xenops *x, const char *uuid, unsigned percent)
+{
+    struct verb v;
+
+    if (!xenops_can(x, XENOPS_THROTTLE))
+        return err_internal(c->arena, "backend %s cannot slow a guest down", x->backend->name);
+    TRY(verb_beside(c, x, "xenops.throttle", uuid, &v));
+    return verb_end(&v, x->backend->throttle(c, x->host, uuid, percent));
+}
+
+static struct error *postcopy(struct call *c, struct xenops *x, const char *point, const char *uuid, xenops_postcopy_fn *run,
+                              struct byte_stream *stream, int64_t *bytes_r)
+{
+    struct verb v;
+
+    *bytes_r = 0;
+    if (!xenops_can(x, XENOPS_POSTCOPY))
+        return err_internal(c->arena, "backend %s has no post-copy here", x->backend->name);
+    TRY(verb_beside(c, x, point, uuid, &v));
+    return verb_end(&v, run(c, x->host, uuid, stream, bytes_r));
+}
+
+struct error *xenops_postcopy_send(struct call *c, struct xenops *x, const char *uuid, struct byte_stream *stream, int64_t *bytes_r)
+{
+    return postcopy(c, x, "xenops.postcopy_send", uuid, x->backend->postcopy_send, stream, bytes_r);
+}
+
+struct error *xenops_postcopy_receive(struct call *c, struct xenops *x, const char *uuid, struct byte_stream *stream, int64_t *bytes_r)
+{
+    return postcopy(c, x, "xenops.postcopy_receive", uuid, x->backend->postcopy_receive, stream, bytes_r);
 }

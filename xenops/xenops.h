@@ -3,7 +3,13 @@
  * Each verb waits for its turn on the domain (one operation at a time per uuid), checks the state,
  * hits the fault point "xenops.<verb>", calls the backend, logs the duration. Same errors as backend.h.
  * facts, list and find wait for nobody. The callbacks of a save must not call verbs on that domain:
- * it is the save's turn. unpause, pause and resume of a domain that is so already do nothing. */
+ * it is the save's turn. unpause, pause and resume of a domain that is so already do nothing.
+ *
+ * A save lasts long: what ends a guest does not wait for it. destroy and a hard reboot kill at once; shutdown and a clean
+ * reboot reach the guest while it still runs. Either way the save fails with VM_BAD_POWER_STATE [running; halted], and
+ * these verbs return after it has. Once the guest is suspended, shutdown and a clean reboot wait for the outcome: running
+ * again, or VM_BAD_POWER_STATE [running; suspended]. throttle and postcopy_… take no turn: everything goes on beside
+ * them, but a save or resume of a domain in post-copy is refused: VM_BAD_POWER_STATE [running; postcopy]. */
 #ifndef XENOPS_XENOPS_H
 #define XENOPS_XENOPS_H
 
@@ -31,7 +37,8 @@ NODISCARD struct error *xenops_create(struct call *, struct xenops *, const stru
 NODISCARD struct error *xenops_restore(struct call *, struct xenops *, const char *uuid, const struct vm_spec *, struct byte_stream *);
 NODISCARD struct error *xenops_save(struct call *, struct xenops *, const char *uuid, struct byte_stream *, const struct save_policy *,
                                     const struct save_callbacks *, struct save_result *);
-/* See backend.h. VALUE_NOT_SUPPORTED-like refusals: INTERNAL_ERROR where the backend has none (xenops_can). */
+/* See backend.h. INTERNAL_ERROR where the backend has none (xenops_can). postcopy_send: of a domain whose save said
+ * result.postcopy; destroying it breaks the stream. postcopy_receive: of a restored one, before or after it is unpaused. */
 NODISCARD struct error *xenops_throttle(struct call *, struct xenops *, const char *uuid, unsigned percent);
 NODISCARD struct error *xenops_postcopy_send(struct call *, struct xenops *, const char *uuid, struct byte_stream *, int64_t *bytes_r);
 NODISCARD struct error *xenops_postcopy_receive(struct call *, struct xenops *, const char *uuid, struct byte_stream *, int64_t *bytes_r);

@@ -7,6 +7,7 @@
 #include "rpc/base/text.h"
 
 #define DEFAULT_PORT 10809u
+#define FRONT_MAX 2048u /* bytes of put, and of cookie */
 
 static const struct { const char *text; bool local, tls; } schemes[] = {
     { "nbd://", false, false },
@@ -90,8 +91,27 @@ static bool parse_authority(struct arena *a, const char *text, size_t n, struct 
     return *end == ':' && parse_port(a, end + 1, (size_t)(text + n - end - 1), &u->port);
 }
 
+/* Goes into a line of a request as it is. */
+static bool fits_line(const char *value, bool blanks)
+{
+    for (; *value != '\0'; value++)
+        if ((unsigned char)*value > 0x7e || (unsigned char)*value < (blanks ? 0x20 : 0x21))
+            return false;
+    return true;
+}
+
+static bool set_front(struct nbd_uri *u, const char *key, const char *value)
+{
+    bool put = strcmp(key, "put") == 0;
+
+    *(put ? &u->put : &u->cookie) = value;
+    return strlen(value) <= FRONT_MAX && fits_line(value, !put) && (!put || value[0] == '/');
+}
+
 static bool set_parameter(struct nbd_uri *u, const char *key, const char *value)
 {
+    if (strcmp(key, "put") == 0 || strcmp(key, "cookie") == 0)
+        return set_front(u, key, value);
     if (strcmp(key, "socket") == 0)
         u->socket = value;
     else if (strcmp(key, "fingerprint") == 0)
@@ -139,17 +159,15 @@ bool nbd_uri_parse(struct arena *a, const char *text, struct nbd_uri *u)
     if (schemes[i].local)
         return authority == 0 && u->socket != NULL && u->socket[0] != '\0';
     u->socket = NULL;
-    return parse_authority(a, text, authority, u);
+    return parse_authority(a, text, authority, u) && (u->put == NULL || fits_line(u->host, false));
 }
 
-const char *nbd_uri_unix(struct arena *a, const char *socket)
+static char *escape(char *to, const char *value)
 {
-    static const char start[] = "nbd+unix:///?socket=", hex[] = "0123456789ABCDEF";
-    char *out = arena_alloc(a, sizeof start + 3 * strlen(socket)), *to = out + sizeof start - 1;
+    static const char hex[] = "0123456789ABCDEF";
 
-    memcpy(out, start, sizeof start - 1);
-    for (; *socket != '\0'; socket++) {
-        unsigned char c = (unsigned char)*socket;
+    for (; *value != '\0'; value++) {
+        unsigned char c = (unsigned char)*value;
 
         if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || strchr("-._~/", c) != NULL) {
             *to++ = (char)c;
@@ -158,6 +176,43 @@ const char *nbd_uri_unix(struct arena *a, const char *socket)
             *to++ = hex[c >> 4];
             *to++ = hex[c & 15];
         }
+    }
+    *to = '\0';
+    return to;
+}
+
+const char *nbd_uri_escape(struct arena *a, const char *value)
+{
+    char *out = arena_alloc(a, 3 * strlen(value) + 1);
+
+    (void)escape(out, value);
+    return out;
+}
+
+const char *nbd_uri_unix(struct arena *a, const char *socket)
+{
+    return arena_printf(a, "nbd+unix:///?socket=%s", nbd_uri_escape(a, socket));
+}
+
+const char *nbd_uri_shown(struct arena *a, const char *text)
+{
+    const char *at = nbd_uri_is(text) ? strchr(text, '?') : NULL;
+    char *out = arena_strdup(a, text), *to;
+
+    if (at == NULL)
+        return out;
+    to = out + (at - text) + 1;
+    for (at++; *at != '\0';) {
+        size_t n = strcspn(at, "&"), key = strcspn(at, "=&");
+        const char *name = decode(a, at, key);
+        bool secret = key < n && (name == NULL || strcmp(name, "cookie") == 0);
+        size_t keep = secret ? key + 1 : n;
+
+        memmove(to, at, keep);
+        to += keep;
+        at += n;
+        if (*at == '&')
+            *to++ = *at++;
     }
     *to = '\0';
     return out;

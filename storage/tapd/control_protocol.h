@@ -15,7 +15,7 @@
  *
  * spec: key=<sr uuid>/<location> format= path= read_only= cached= size= state=active|inactive|paused
  *       cbt=<path or ""> mirror=<format:path or ""> mirror_options=… users=<word,word>
- *       [throttle_bytes= throttle_operations=]
+ *       [throttle_bytes= throttle_operations=] [sealed=1]
  *   mirror names the target while a mirror is under way; once it is over mirror_options begins with how: switched,
  *   done, failed (until mirror-end). size is a hint until the image was open once.
  *
@@ -39,11 +39,17 @@
  *   adopt read_only= tls=0|1 [certificate=path]   + one descriptor: serve NBD on it; tls=1: TLS before the first byte
  *   listen address= port= tls=0|1 [certificate=]  -> port=   NBD over TCP (STARTTLS required when tls=1)
  *   unlisten
+ *   cut                         drops every connection that came by adopt, and answers when nothing of theirs is below; from then
+ *                               on adopt is refused (kept in spec: sealed=1)
  *   mirror-start format= path= [bandwidth=bytes/s] [budget_ms=] [mode=mirror|copy|point|merge] [proof=1|0]
  *                [silence_ms=] [reconnect_ms=] [streams=]   see storage/tapd/mirror.h
  *   mirror-set   [bandwidth=] [budget_ms=]
  *   mirror-switch               once converged: drain, copy and prove the rest, go over to the target (spec is
  *                               rewritten), drop the old image. Answers at once; status tells
+ *   mirror-hand-over            mode mirror, nobody writes any more: holds requests, drains, copies and proves the rest, flushes
+ *                               the target; then the mirror is done, the tap is paused on its source, and deactivate closes
+ *                               it. Answers at once; status tells. activate takes it back, also when it is done: requests
+ *                               go on, on the source, and the target is forgotten
  *   mirror-abort                forgets the target; the guest notices nothing. After the switch: error
  *   mirror-end                  after switched, done or failed: forgets the mirror, state none
  *   fault-arm spec=             -> was= (what was armed, and how often it was visited: fault_list) as FAULTS; "" disarms all
@@ -59,8 +65,9 @@
  * mirror_* of status: mirror_mode (as given) mirror_total mirror_copied mirror_dirty mirror_unproven mirror_sent (bytes), mirror_rate
  *   mirror_write_rate (bytes/s), mirror_eta_ms (-1: will not converge), mirror_left (bytes that would stay for
  *   ever), mirror_millionths (how far it is; never goes back),
- *   mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch), mirror_error (text),
- *   mirror_lost_us (from the break to its report) */
+ *   mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch or the hand-over), mirror_error (text),
+ *   mirror_lost_us (from the break to its report), mirror_handing (1: a hand-over is under way), mirror_handed (1: done so)
+ * A URI's cookie (storage/tapd/nbd_client.h) is in the spec alone, which only root reads: never in an answer or a log. */
 #ifndef STORAGE_TAPD_CONTROL_PROTOCOL_H
 #define STORAGE_TAPD_CONTROL_PROTOCOL_H
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "rpc/base/check.h"
+#include "rpc/base/fault.h"
 #include "rpc/base/memory.h"
 #include "storage/tapd/mirror_private.h"
 
@@ -33,7 +34,10 @@ static bool active(const struct mirror *m) { return m->state == MIRROR_COPYING |
 bool mirror_runs(const struct mirror *m) { return active(m) && !m->lost && !m->stopping; }
 bool mirror_over(const struct mirror *m) { return m->state == MIRROR_SWITCHED; }
 int64_t mirror_now(const struct mirror *m) { return clock_us(loop_clock(m->block.loop)); }
-static bool ends_by_itself(const struct mirror *m) { return m->options.mode == MIRROR_COPY || m->options.mode == MIRROR_POINT; }
+static bool ends_by_itself(const struct mirror *m)
+{
+    return m->options.mode == MIRROR_COPY || m->options.mode == MIRROR_POINT || m->handing.wanted;
+}
 
 bool mirror_is_clean(const struct mirror *m)
 {
@@ -76,10 +80,25 @@ void mirror_fail(struct mirror *m, const char *fmt, ...)
     m->changed(m->changed_ctx);
 }
 
+static bool handed_over(struct mirror *m)
+{
+    int rc = fault_hit("mirror.commit") ? -EIO : m->handing.commit(m->handing.ctx);
+
+    m->pause_us = mirror_now(m) - m->handing.since_us;
+    if (rc == 0)
+        return true;
+    mirror_hand_back(&m->block);
+    snprintf(m->error, sizeof(m->error), "the hand-over could not be made durable: %s", strerror(-rc));
+    m->changed(m->changed_ctx);
+    return false;
+}
+
 static void finished(struct mirror *m, int result)
 {
     m->finishing = false;
-    if (result == 0 && mirror_runs(m) && mirror_is_clean(m))
+    if (result != 0 || !ends_by_itself(m) || !mirror_runs(m) || !mirror_is_clean(m))
+        return;
+    if (!m->handing.wanted || handed_over(m))
         mirror_set_state(m, MIRROR_DONE);
 }
 
@@ -222,13 +241,42 @@ void mirror_set(struct block *b, int64_t bandwidth, int64_t budget_us)
 
     if (bandwidth >= 0) {
         m->options.bandwidth = bandwidth;
-        pace_limit(&m->pace, bandwidth, loop_now_us(b->loop));
+        pace_limit(&m->pace, m->handing.wanted ? 0 : bandwidth, loop_now_us(b->loop));
         loop_timer_clear(b->loop, &m->copier.cap);
     }
     if (budget_us >= 0)
         m->options.budget_us = budget_us > 0 ? budget_us : BUDGET_US;
     mirror_kick(m);
 }
+
+/* --- handing over -------------------------------------------------------------------------------------------------- */
+
+void mirror_hand_over(struct block *b, int (*commit)(void *ctx), void *ctx)
+{
+    struct mirror *m = of(b);
+
+    CHECK(m->options.mode == MIRROR_FOLLOW && m->guests.in_flight == 0);
+    mirror_switch_give_up(m);
+    m->switching.wanted = false;
+    m->handing = (struct mirror_handing){ .wanted = true, .since_us = mirror_now(m), .commit = commit, .ctx = ctx };
+    m->error[0] = '\0';
+    pace_limit(&m->pace, 0, loop_now_us(b->loop));
+    loop_timer_clear(b->loop, &m->copier.cap);
+    mirror_kick(m);
+}
+
+void mirror_hand_back(struct block *b)
+{
+    struct mirror *m = of(b);
+
+    if (!m->handing.wanted || m->state == MIRROR_DONE)
+        return;
+    m->handing.wanted = false;
+    pace_limit(&m->pace, m->options.bandwidth, loop_now_us(b->loop));
+    mirror_kick(m);
+}
+
+bool mirror_hands_over(const struct block *b) { return of(b)->handing.wanted && active(of(b)); }
 
 /* --- beginning and end --------------------------------------------------------------------------------------------- */
 

@@ -20,6 +20,10 @@
  * An attempt that does not keep to the budget is given up before 'commit', the guest goes on on the source, and
  * it is tried again; from the fifth attempt on the pause may grow.
  *
+ * Hand-over (mode mirror): nobody writes any more (the caller holds the guest above the layer). The rest is copied without
+ * a bandwidth limit and proven, both media are flushed, 'commit' makes it durable, and it is 'done': the source stays what
+ * the layer is on. There is no budget; mirror_pause_us tells how long it took. Until commit it can be taken back.
+ *
  * Mode point cannot read its moment twice, so there the proof compares the hash of what was read for the copy
  * with the hash of what is read back from the target; the guest's write waits for that too, so that after a
  * kill whatever is unproven still stands unchanged in the source.
@@ -82,6 +86,11 @@ void mirror_set(struct block *, int64_t bandwidth, int64_t budget_us); /* -1: as
  * then calls 'commit' (which makes the switch durable: 0 or -errno; on failure all goes on as before), then is
  * 'switched': requests go to the target from then on. */
 void mirror_switch(struct block *, int (*commit)(void *ctx), void *ctx);
+/* Hands the disk over: nothing may come from above until it is 'done', failed or taken back. When 'commit' fails the
+ * mirror goes on as before ('changed', with the reason in 'error'). Mode mirror only; while it runs. */
+void mirror_hand_over(struct block *, int (*commit)(void *ctx), void *ctx);
+void mirror_hand_back(struct block *); /* not any more; once it is 'done' it is too late: nothing happens */
+bool mirror_hands_over(const struct block *);
 /* Ends it; calls 'ended' (on the loop) when nothing of the mirror's own is in flight; the guest goes on. Before the
  * switch the source remains below; after it, the target (one by nbd that is lost just then: whoever takes it has to
  * keep it, see nbd_keep). The map is removed. When the guest's requests are drained

@@ -126,6 +126,8 @@ struct mirror_switching {
     bool source_flushing, target_flushed, source_flushed;
 };
 
+struct mirror_handing { bool wanted; int64_t since_us; int (*commit)(void *ctx); void *ctx; };
+
 struct mirror {
     struct block block;              /* first member; .below is where the guest's requests go */
     struct block *source, *target;
@@ -142,6 +144,7 @@ struct mirror {
     struct mirror_copier copier;
     struct prover prover;
     struct mirror_switching switching;
+    struct mirror_handing handing;
     unsigned jobs;                   /* copies, proofs and flushes of ours in flight */
     struct loop_idle pump_later;
     struct loop_timer tick;

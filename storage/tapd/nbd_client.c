@@ -386,8 +386,10 @@ static int client_close(struct block *b)
 
 void nbd_client_free(struct nbd_client *c)
 {
-    for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++)
+    for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++) {
         xfree(c->connections[i].shake);
+        xfree(c->connections[i].front);
+    }
     disk_tls_unref(c->tls);
     fd_close(&c->preset_fd);
     xfree(c->slots);
@@ -484,6 +486,8 @@ struct error *nbd_open_with(struct arena *a, const struct block_open *open, cons
             r = disk_tls_client(&c->tls);
         if (r == 0)
             r = nbd_client_resolve(c);
+        if (c->uri.put != NULL && c->uri.host != NULL)
+            c->request = nbd_front_request(c->arena, &c->uri);
         if (open->dir != NULL)
             nbd_client_session(c, open->dir);
         if (r != 0)
@@ -491,14 +495,14 @@ struct error *nbd_open_with(struct arena *a, const struct block_open *open, cons
     }
     if (why != NULL) {
         nbd_client_free(c);
-        return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "%s: %s", open->path, why));
+        return err_sr_backend_failure(a, "tapd", "", arena_printf(a, "%s: %s", nbd_uri_shown(a, open->path), why));
     }
     if (options->later_size > 0) {
         c->block.size = options->later_size;
         *block_r = &c->block;
         return NULL;
     }
-    return finish_open(a, c, open->path, block_r);
+    return finish_open(a, c, nbd_uri_shown(a, open->path), block_r);
 }
 
 struct error *nbd_open(struct arena *a, const struct block_open *open, struct block **block_r)

@@ -13,6 +13,14 @@
  * fails with -ECONNRESET, or -ETIMEDOUT after silence, then 'lost' is called, once. nbd_reconnect tries again. While one
  * that is kept is lost, 'extents' says -EAGAIN: once a read is done it may be asked again.
  *
+ * Through an HTTP front (how a tapd reaches one of another host; xapi/migrate/disk_sink.h):
+ *   nbds://ADDRESS:443/?tls=first&fingerprint=HEX&put=%2Fservices%2FSM%2Fnbd%2F…&cookie=migration_key%3D…
+ *   nbd://ADDRESS:80/?put=…&cookie=…        (no TLS)
+ * TCP; TLS at once, the certificate pinned where there is a fingerprint; "PUT <put> HTTP/1.1" with Host and Cookie; the
+ * head of the answer (nbd_front.h); NBD right behind it. Every connection, also one again, does so. 401 and 403 are
+ * -EACCES, 404 is -ENOENT, other answers -ECONNREFUSED. Build such a URI with disk_sink_uri; it holds a secret: show
+ * nbd_uri_shown of it.
+ *
  * The server is not believed: lengths, offsets, cookies and types are checked; a breach is a loss. */
 #ifndef STORAGE_TAPD_NBD_CLIENT_H
 #define STORAGE_TAPD_NBD_CLIENT_H

@@ -89,6 +89,8 @@ void nbd_connection_down(struct nbd_connection *n)
         nbd_wire_close(&n->wire);
     n->wire = (struct nbd_wire) { .fd = -1 };
     n->phase = NBD_DOWN;
+    xfree(n->front);
+    n->front = NULL;
     n->queue = NULL;
     n->queue_end = &n->queue;
     n->head_sent = 0;
@@ -249,6 +251,16 @@ static void address_failed(struct nbd_connection *n, const char *text, int error
     fail(n->client, text, error);
 }
 
+/* Connected, and encrypted where that comes first. */
+static void begin_talking(struct nbd_connection *n)
+{
+    n->phase = n->fronted ? NBD_SHAKING : NBD_FRONTING;
+    if (n->fronted)
+        return;
+    n->front = xcalloc(1, sizeof *n->front);
+    n->front_sent = 0;
+}
+
 static void begin_negotiation(struct nbd_connection *n)
 {
     const struct nbd_client *c = n->client;
@@ -262,10 +274,12 @@ static void begin_negotiation(struct nbd_connection *n)
     nbd_handshake_init(n->shake, &wish);
     n->todo = nbd_handshake_step(n->shake);
     n->shake_done = 0;
-    n->phase = NBD_SHAKING;
+    n->fronted = c->request == NULL;
     if (c->uri.tls_first) {
         r = nbd_wire_tls(&n->wire, c->tls, c->uri.sni != NULL ? c->uri.sni : c->uri.host, c->uri.fingerprint);
         n->phase = NBD_TLS;
+    } else {
+        begin_talking(n);
     }
     if (r < 0)
         fail(n->client, "TLS", r);
@@ -410,25 +424,82 @@ static int shake(struct nbd_connection *n)
     return 0;
 }
 
+/* The request, then the head of the answer and not a byte more: 1 when it let us through, -EAGAIN, -errno. */
+static int ask_front(struct nbd_connection *n)
+{
+    const char *request = n->client->request;
+    size_t len = strlen(request);
+    ssize_t got;
+    int r = 0;
+
+    while (n->front_sent < len) {
+        struct iovec iov = { (char *)(uintptr_t)(request + n->front_sent), len - n->front_sent };
+        got = nbd_wire_writev(&n->wire, &iov, 1);
+        if (got < 0)
+            return (int)got;
+        n->front_sent += (size_t)got;
+    }
+    r = nbd_wire_flush(&n->wire);
+    while (r == 0) {
+        char byte;
+        struct iovec iov = { &byte, 1 };
+        got = nbd_wire_readv(&n->wire, &iov, 1);
+        if (got <= 0)
+            return got == 0 ? -ECONNRESET : (int)got;
+        r = nbd_front_byte(n->front, byte);
+    }
+    return r;
+}
+
+/* As ask_front, but 0 when it let us through; a failure is told. */
+static int pass_front(struct nbd_connection *n)
+{
+    char line[96], text[128] = "the front does not answer";
+    int r = ask_front(n);
+
+    if (r == -EAGAIN)
+        return r;
+    if (r == 1) {
+        xfree(n->front);
+        n->front = NULL;
+        n->fronted = true;
+        n->phase = NBD_SHAKING;
+        return 0;
+    }
+    nbd_front_line(n->front, line, sizeof line);
+    if (line[0] != '\0')
+        snprintf(text, sizeof text, "the front answered '%s'", line);
+    fail(n->client, text, r);
+    return r;
+}
+
+static int pass_tls(struct nbd_connection *n)
+{
+    int r = nbd_wire_handshake(&n->wire);
+
+    if (r == 0)
+        begin_talking(n);
+    else if (r != -EAGAIN)
+        fail(n->client, "TLS", r);
+    return r;
+}
+
+/* What the phase waits for, on top of what the wire wants. */
+static uint32_t awaited(const struct nbd_connection *n)
+{
+    if (n->phase == NBD_FRONTING)
+        return n->front_sent < strlen(n->client->request) ? EPOLLOUT : EPOLLIN;
+    return n->phase == NBD_SHAKING ? n->todo == NBD_SHAKE_SEND ? EPOLLOUT : EPOLLIN : 0;
+}
+
 static void drive(struct nbd_connection *n)
 {
     int r = 0;
 
-    while (r == 0) {
-        if (n->phase == NBD_TLS) {
-            r = nbd_wire_handshake(&n->wire);
-            if (r == 0)
-                n->phase = NBD_SHAKING;
-            else if (r != -EAGAIN) {
-                fail(n->client, "TLS", r);
-                return;
-            }
-        } else {
-            r = shake(n);
-        }
-    }
+    while (r == 0)
+        r = n->phase == NBD_TLS ? pass_tls(n) : n->phase == NBD_FRONTING ? pass_front(n) : shake(n);
     if (r == -EAGAIN)
-        watch(n, (n->phase == NBD_SHAKING ? n->todo == NBD_SHAKE_SEND ? EPOLLOUT : EPOLLIN : 0) | nbd_wire_wants(&n->wire));
+        watch(n, awaited(n) | nbd_wire_wants(&n->wire));
 }
 
 static void connecting_ready(struct nbd_connection *n)
@@ -454,7 +525,7 @@ void nbd_connection_ready(struct loop_fd *fd, uint32_t events)
     nbd_client_enter(c);
     if (n->phase == NBD_CONNECTING) {
         connecting_ready(n);
-    } else if (n->phase == NBD_TLS || n->phase == NBD_SHAKING) {
+    } else if (n->phase == NBD_TLS || n->phase == NBD_FRONTING || n->phase == NBD_SHAKING) {
         drive(n);
     } else if (n->phase == NBD_READY) {
         if ((events & EPOLLOUT) != 0 || n->blocked)

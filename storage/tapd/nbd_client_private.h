@@ -18,6 +18,7 @@
 #include "rpc/nbd/nbd_handshake.h"
 #include "rpc/nbd/nbd_uri.h"
 #include "storage/tapd/nbd_client.h"
+#include "storage/tapd/nbd_front.h"
 #include "storage/tapd/nbd_wire.h"
 
 #define NBD_SLOTS (BLOCK_GUEST_DEPTH + 64u) /* the guest's, and a copier's */
@@ -58,7 +59,7 @@ struct nbd_extent { uint32_t length, flags; };
 
 /* Where the reply parser of a connection stands. */
 enum nbd_rx { NBD_RX_HEADER, NBD_RX_DATA_OFFSET, NBD_RX_HOLE, NBD_RX_INTO /* 'into' is filled */, NBD_RX_ERROR, NBD_RX_CONTEXT, NBD_RX_EXTENTS, NBD_RX_SKIP };
-enum nbd_phase { NBD_DOWN, NBD_CONNECTING, NBD_TLS, NBD_SHAKING, NBD_READY };
+enum nbd_phase { NBD_DOWN, NBD_CONNECTING, NBD_TLS, NBD_FRONTING /* HTTP before NBD */, NBD_SHAKING, NBD_READY };
 
 struct nbd_connection {
     struct nbd_client *client;
@@ -72,6 +73,9 @@ struct nbd_connection {
     enum nbd_shake todo;        /* what its last step wants */
     size_t shake_done;          /* bytes of shake->in or out so far */
     unsigned address;           /* the one that is tried */
+    struct nbd_front *front;    /* while the HTTP front is asked */
+    size_t front_sent;          /* bytes of the request */
+    bool fronted;               /* it has let us through, or there is none */
 
     /* sending */
     struct nbd_slot *queue, **queue_end;
@@ -105,6 +109,7 @@ struct nbd_client {
     struct nbd_uri uri;
     struct nbd_address addresses[NBD_ADDRESSES];
     unsigned n_addresses;
+    const char *request;        /* to the HTTP front; NULL: there is none */
     int preset_fd;              /* nbd_open_fd: the only connection, never again */
     struct disk_tls_context *tls;
     uint64_t session, generation; /* 0: none */

@@ -245,8 +245,17 @@ int nbd_server_adopt(struct nbd_server *s, int fd, bool read_only, const char *c
         fd_close(&fd);
         return rc;
     }
-    nbd_conn_start(s, fd, read_only, tls, tls != NULL);
+    nbd_conn_start(s, fd, read_only, tls, true);
     return 0;
+}
+
+void nbd_server_cut(struct nbd_server *s)
+{
+    for (struct nbd_conn *c = s->conns, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->adopted)
+            nbd_conn_drop(c);
+    }
 }
 
 /* --- life ------------------------------------------------------------------------------------------------- */

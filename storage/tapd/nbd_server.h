@@ -51,6 +51,8 @@ NODISCARD int nbd_server_listen_tcp(struct nbd_server *, const char *address, un
 void nbd_server_unlisten_tcp(struct nbd_server *); /* its clients stay */
 /* Serves NBD on a connected socket (taken, also on failure). certificate not NULL: TLS from the first byte. */
 NODISCARD int nbd_server_adopt(struct nbd_server *, int fd, bool read_only, const char *certificate);
+/* Drops all that were adopted; what they have below goes on. */
+void nbd_server_cut(struct nbd_server *);
 
 unsigned nbd_server_clients(const struct nbd_server *);   /* connections, also those that negotiate */
 unsigned nbd_server_in_flight(const struct nbd_server *); /* requests below */

@@ -15,7 +15,7 @@
 static void ready(struct loop_fd *, uint32_t events);
 static void too_slow(struct loop_timer *);
 
-void nbd_conn_start(struct nbd_server *s, int fd, bool read_only, struct disk_tls_context *tls, bool tls_first)
+void nbd_conn_start(struct nbd_server *s, int fd, bool read_only, struct disk_tls_context *tls, bool adopted)
 {
     struct nbd_conn *c = xcalloc(1, sizeof *c);
 
@@ -27,6 +27,7 @@ void nbd_conn_start(struct nbd_server *s, int fd, bool read_only, struct disk_tl
     c->read_only = read_only;
     c->tls = tls != NULL ? disk_tls_ref(tls) : NULL;
     c->must_tls = tls != NULL;
+    c->adopted = adopted;
     c->timer.fired = too_slow;
     c->moved_us = loop_now_us(s->loop);
     c->watch = (struct loop_fd){ .fd = fd, .ready = ready, .events = EPOLLIN };
@@ -38,7 +39,7 @@ void nbd_conn_start(struct nbd_server *s, int fd, bool read_only, struct disk_tl
     s->clients++;
     loop_add(s->loop, &c->watch);
     loop_timer_set(s->loop, &c->timer, loop_now_us(s->loop) + NBD_SERVER_HELLO_US);
-    if (tls_first) {
+    if (adopted && tls != NULL) {
         c->phase = NBD_CONN_TLS;
         CHECK(nbd_wire_tls(&c->wire, tls, NULL, NULL) == 0);
         nbd_options_hello(c); /* goes out once the handshake is done */

@@ -87,6 +87,7 @@ struct nbd_conn {
     struct disk_tls_context *tls;
     bool must_tls, read_only, structured, no_zeroes, tls_next, abort_next;
     bool has_status, has_dirty, has_hash;
+    bool adopted;
     bool dead;     /* the socket is gone; what is below has to come back */
     bool draining; /* no more commands: leaves when all are answered */
     bool waiting, sending, ended;
@@ -167,7 +168,7 @@ void nbd_job_give(struct nbd_job *);
 void nbd_conn_wait(struct nbd_conn *);
 
 /* connection */
-void nbd_conn_start(struct nbd_server *, int fd, bool read_only, struct disk_tls_context *, bool tls_first);
+void nbd_conn_start(struct nbd_server *, int fd, bool read_only, struct disk_tls_context *, bool adopted); /* adopted: TLS comes first */
 void nbd_conn_drop(struct nbd_conn *);  /* at once; the struct stays until nothing is below */
 void nbd_conn_events(struct nbd_conn *); /* sets what is watched */
 void nbd_conn_go_on(struct nbd_conn *);  /* input that was held up; may drop it */

@@ -81,6 +81,7 @@ bool spec_from(const struct value *v, struct spec *s)
     spec_set_string(&s->users, value_get_string(v, "users", ""));
     s->read_only = argument_bool(v, "read_only", false);
     s->cached = argument_bool(v, "cached", false);
+    s->sealed = argument_bool(v, "sealed", false);
     return true;
 }
 
@@ -101,6 +102,8 @@ struct value spec_value(struct arena *a, const struct spec *s)
     value_dict_add(a, &d, "users", value_string(s->users));
     value_dict_add(a, &d, "throttle_bytes", value_int(s->throttle_bytes));
     value_dict_add(a, &d, "throttle_operations", value_int(s->throttle_operations));
+    if (s->sealed)
+        value_dict_add(a, &d, "sealed", value_bool(true));
     return value_dict_value(&d);
 }
 

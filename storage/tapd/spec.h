@@ -14,7 +14,7 @@ const char *spec_state_name(enum spec_state);
 
 struct spec { /* strings are never NULL, and the spec's own: spec_set_string */
     char *key, *format, *path, *cbt, *mirror, *mirror_options, *users;
-    bool read_only, cached;
+    bool read_only, cached, sealed; /* sealed: no more connections from outside */
     int64_t size;
     int64_t throttle_bytes, throttle_operations; /* a second; 0: unlimited */
     enum spec_state state;

@@ -75,7 +75,9 @@ struct tap {
     struct block *target;                  /* opened, not yet in the layer */
     unsigned leaving;                      /* what tap_mirror_leave still waits for */
     bool switched;                         /* the mirror has committed */
-    struct { enum mirror_state state; char text[256]; } past; /* of a mirror whose layer is gone */
+    bool handing;                          /* a hand-over holds the gate */
+    tap_after_fn *then;                    /* of tap_mirror_take_back */
+    struct { enum mirror_state state; bool handed; char text[256]; struct mirror_status last; } past; /* of one whose layer is gone */
 };
 
 /* tap.c */
@@ -109,7 +111,11 @@ void tap_mirror_again(struct tap *, struct arena *); /* after opening: the one o
 void tap_mirror_leave(struct tap *, tap_after_fn *after);
 /* The layer is gone: what status says of it from now on, and the spec (not saved). */
 void tap_mirror_past(struct tap *, enum mirror_state, const char *text);
-tap_verb_fn verb_mirror_start, verb_mirror_set, verb_mirror_switch, verb_mirror_abort, verb_mirror_end;
+/* The disk is served here again: a hand-over under way is taken back, one that is done is forgotten. Then after(0). */
+void tap_mirror_take_back(struct tap *, tap_after_fn *after);
+/* Handing over holds the gate; nothing else does then. */
+bool tap_mirror_holds(const struct tap *);
+tap_verb_fn verb_mirror_start, verb_mirror_set, verb_mirror_switch, verb_mirror_hand_over, verb_mirror_abort, verb_mirror_end;
 
 /* tap_verbs.c, tap_status.c */
 void tap_run(struct tap *, struct control_call *);

@@ -11,6 +11,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/text.h"
+#include "rpc/nbd/nbd_uri.h"
 #include "storage/tapd/control_protocol.h"
 #include "storage/tapd/tap.h"
 
@@ -65,11 +66,15 @@ static void options_keep(struct tap *t)
 
 void tap_mirror_past(struct tap *t, enum mirror_state state, const char *why)
 {
-    const struct member member = member_of("text", value_string(why));
-    struct value v = value_map(&member, 1);
+    bool handed = state == MIRROR_DONE && (tap_mirror_holds(t) || t->past.handed);
+    const struct member members[] = { member_of("text", value_string(why)), member_of("handed", value_bool(handed)) };
+    struct value v = value_map(members, ARRAY_LEN(members));
     AUTO_TEXT text = TEXT_INIT;
 
     t->past.state = state;
+    t->past.handed = handed;
+    if (state == MIRROR_NONE)
+        t->past.last = (struct mirror_status){ 0 };
     snprintf(t->past.text, sizeof(t->past.text), "%s", why);
     spec_set_string(&t->spec.mirror, "");
     if (state != MIRROR_NONE)
@@ -88,15 +93,19 @@ void tap_mirror_load(struct tap *t)
     for (unsigned i = 0; i < ARRAY_LEN(state_names); i++)
         if (is_over((enum mirror_state)i) && strcmp(state_names[i], verb) == 0) {
             t->past.state = (enum mirror_state)i;
+            t->past.handed = argument_bool(&v, "handed", false);
             snprintf(t->past.text, sizeof(t->past.text), "%s", value_get_string(&v, "text", ""));
         }
 }
+
+bool tap_mirror_holds(const struct tap *t) { return t->mirror != NULL && mirror_hands_over(t->mirror); }
 
 bool tap_has_mirror(const struct tap *t) { return t->mirror != NULL || t->past.state != MIRROR_NONE || t->spec.mirror[0] != '\0'; }
 
 void tap_mirror_get(const struct tap *t, struct mirror_status *m)
 {
-    *m = (struct mirror_status){ .state = t->past.state };
+    *m = t->past.last;
+    m->state = t->past.state;
     if (t->mirror != NULL)
         mirror_get(t->mirror, m);
     else if (t->past.state != MIRROR_NONE)
@@ -128,6 +137,11 @@ static void changed(void *ctx)
         tap_mirror_past(t, m.state, m.error);
         save_or_log(t);
     }
+    if (t->handing && !tap_mirror_holds(t)) {
+        t->handing = false;
+        if (m.state != MIRROR_DONE && t->after == NULL && t->spec.state == SPEC_ACTIVE)
+            gate_open(t->gate); /* it did not come to it: the guest goes on here */
+    }
 }
 
 /* Puts the layer in, over a closed and drained gate; takes t->target. */
@@ -137,8 +151,9 @@ static void insert(struct tap *t)
 
     o->layer.map_path = t->map_path;
     t->mirror_arena = arena_new();
-    t->switched = false;
+    t->switched = t->handing = false;
     t->past.state = MIRROR_NONE;
+    t->past.handed = false;
     if (t->allow_faults && !nbd_is(t->target))
         t->target = fault_layer(t->target, true);
     t->mirror = mirror_layer(t->mirror_arena, t->source, t->target, &o->layer, changed, t);
@@ -157,7 +172,7 @@ static struct error *open_target(struct tap *t, struct arena *a, const char *for
     bool small = t->target->size < t->source->size;
     block_close(t->target);
     t->target = NULL;
-    return tap_error(a, arena_printf(a, "%s: the target is %s", path, small ? "too small" : "read-only"), 0);
+    return tap_error(a, arena_printf(a, "%s: the target is %s", nbd_uri_shown(a, path), small ? "too small" : "read-only"), 0);
 }
 
 static void started(struct tap *t, int result)
@@ -264,8 +279,10 @@ static void left(struct tap *t)
         CHECK(rest == t->source);
     tap_link(t);
     unlink(t->map_path);
-    if (is_over(m.state))
+    if (is_over(m.state)) {
         tap_mirror_past(t, m.state, m.error);
+        t->past.last = m;
+    }
     t->after = NULL;
     after(t, 0);
 }
@@ -283,6 +300,8 @@ void tap_mirror_leave(struct tap *t, tap_after_fn *after)
     CHECK(t->after == NULL && t->mirror != NULL);
     t->after = after;
     t->leaving = 2;
+    t->handing = false;
+    mirror_hand_back(t->mirror);
     gate_close(t->gate, one_ready, t);
     mirror_stop(t->mirror, one_ready, t);
 }
@@ -309,7 +328,7 @@ static void left_for_good(struct tap *t, int result)
 
 static void leave_or_forget(struct tap *t)
 {
-    t->was_open = gate_is_open(t->gate);
+    t->was_open = gate_is_open(t->gate) || tap_mirror_holds(t);
     if (t->mirror != NULL)
         tap_mirror_leave(t, left_for_good);
     else
@@ -337,7 +356,7 @@ void verb_mirror_abort(struct tap *t, struct control_call *call)
         leave_or_forget(t);
 }
 
-/* --- switching, setting ---------------------------------------------------------------------------- */
+/* --- switching ---------------------------------------------------------------------------- */
 
 /* The switch itself: the spec names the target, durably. */
 static int commit(void *ctx)
@@ -381,6 +400,96 @@ void verb_mirror_switch(struct tap *t, struct control_call *call)
         mirror_switch(t->mirror, commit, t);
     tap_answer(t, why != NULL ? tap_error(call->arena, why, 0) : NULL, NULL);
 }
+
+/* --- handing over ---------------------------------------------------------------------------------- */
+
+/* Durably done, and nobody is served here any more. */
+static int commit_hand_over(void *ctx)
+{
+    struct tap *t = ctx;
+    struct spec old = t->spec;
+
+    spec_copy(&t->spec, &old);
+    t->spec.state = SPEC_PAUSED;
+    tap_mirror_past(t, MIRROR_DONE, "");
+    int rc = spec_write(t->spec_path, &t->spec, true);
+    if (rc < 0) {
+        spec_release(&t->spec);
+        t->spec = old;
+        t->past.state = MIRROR_NONE;
+        t->past.handed = false;
+        return rc;
+    }
+    spec_release(&old);
+    return 0;
+}
+
+static void hand_over(struct tap *t, int result)
+{
+    struct error *e = result < 0 ? tap_error(t->call->arena, "flushing before the hand-over", result) : NULL;
+    struct mirror_status m;
+
+    tap_mirror_get(t, &m);
+    if (e == NULL && is_over(m.state))
+        e = tap_error(t->call->arena, arena_printf(t->call->arena, "mirror-hand-over: the mirror is %s %s", state_names[m.state], m.error), 0);
+    if (e == NULL) {
+        t->handing = true;
+        mirror_hand_over(t->mirror, commit_hand_over, t);
+    } else {
+        gate_open(t->gate);
+    }
+    tap_answer(t, e, NULL);
+}
+
+void verb_mirror_hand_over(struct tap *t, struct control_call *call)
+{
+    struct mirror_status m;
+    const char *why = NULL;
+
+    tap_mirror_get(t, &m);
+    if ((m.state == MIRROR_DONE && t->past.handed) || tap_mirror_holds(t)) {
+        tap_answer(t, NULL, NULL); /* a repeated call */
+        return;
+    }
+    if (t->mirror == NULL || is_over(m.state))
+        why = arena_printf(call->arena, "mirror-hand-over: the mirror is %s %s", state_names[m.state], m.error);
+    else if (t->mirror_options.layer.mode != MIRROR_FOLLOW)
+        why = "mirror-hand-over: this one only copies";
+    else if (t->spec.state != SPEC_ACTIVE || tap_is_away(t))
+        why = tap_is_away(t) ? TAP_AWAY : "mirror-hand-over: the disk is not active";
+    if (why != NULL)
+        tap_answer(t, tap_error(call->arena, why, 0), NULL);
+    else
+        tap_hold(t, true, hand_over);
+}
+
+static void forgotten(struct tap *t, int result)
+{
+    tap_after_fn *after = t->then;
+
+    t->then = NULL;
+    tap_mirror_past(t, MIRROR_NONE, "");
+    unlink(t->map_path);
+    after(t, 0);
+}
+
+void tap_mirror_take_back(struct tap *t, tap_after_fn *after)
+{
+    bool done = t->past.state == MIRROR_DONE && t->past.handed;
+
+    if (!done && t->mirror != NULL)
+        mirror_hand_back(t->mirror);
+    t->handing = false;
+    t->then = after;
+    if (done && t->mirror != NULL)
+        tap_mirror_leave(t, forgotten);
+    else if (done)
+        forgotten(t, 0);
+    else
+        after(t, 0);
+}
+
+/* --- setting ---------------------------------------------------------------------------------------- */
 
 void verb_mirror_set(struct tap *t, struct control_call *call)
 {

@@ -1,4 +1,5 @@
 /* The verb "status". */
+#include "rpc/nbd/nbd_uri.h"
 #include "storage/tapd/tap.h"
 
 struct words {
@@ -48,6 +49,8 @@ static void add_mirror(struct words *w, const struct tap *t)
     number(w, "mirror_pause_us", m.pause_us);
     string(w, "mirror_error", arena_strdup(w->arena, m.error));
     number(w, "mirror_lost_us", m.lost_us);
+    number(w, "mirror_handing", tap_mirror_holds(t));
+    number(w, "mirror_handed", t->past.state == MIRROR_DONE && t->past.handed);
 }
 
 void verb_status(struct tap *t, struct control_call *call)
@@ -60,7 +63,7 @@ void verb_status(struct tap *t, struct control_call *call)
     number(&w, "read_only", t->spec.read_only);
     string(&w, "key", t->spec.key);
     string(&w, "format", t->spec.format);
-    string(&w, "path", t->spec.path);
+    string(&w, "path", nbd_uri_shown(call->arena, t->spec.path));
     string(&w, "cbt", t->spec.cbt);
     string(&w, "users", t->spec.users);
     number(&w, "clients", nbd_server_clients(t->server));

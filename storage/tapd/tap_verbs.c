@@ -56,7 +56,9 @@ static void answer_state(struct tap *t, const struct error *e)
         tap_answer_state(t);
 }
 
-static void verb_activate(struct tap *t, struct control_call *call) { answer_state(t, serve_spec(t, call->arena)); }
+static void activate(struct tap *t, int result) { answer_state(t, serve_spec(t, t->call->arena)); }
+
+static void verb_activate(struct tap *t, struct control_call *call) { tap_mirror_take_back(t, activate); }
 
 /* From inside: what the spec asks for, at the start and while that does not work. */
 static void verb_start(struct tap *t, struct control_call *call)
@@ -261,8 +263,8 @@ static void verb_adopt(struct tap *t, struct control_call *call)
     const char *certificate = certificate_of(&call->arguments, &bad);
     struct error *e = NULL;
 
-    if (bad || call->fd < 0) {
-        e = tap_error(call->arena, bad ? "adopt: tls without a certificate" : "adopt: no descriptor came along", 0);
+    if (bad || call->fd < 0 || t->spec.sealed) {
+        e = tap_error(call->arena, bad ? "adopt: tls without a certificate" : t->spec.sealed ? "adopt: cut off" : "adopt: no descriptor came along", 0);
     } else {
         int rc = nbd_server_adopt(t->server, fd_steal(&call->fd), argument_bool(&call->arguments, "read_only", false), certificate);
         if (rc < 0)
@@ -291,6 +293,29 @@ static void verb_unlisten(struct tap *t, struct control_call *call)
 {
     nbd_server_unlisten_tcp(t->server);
     tap_answer(t, NULL, NULL);
+}
+
+/* Drained: nothing of those that were dropped is below. */
+static void cut_drained(struct tap *t, int result)
+{
+    if (t->was_open)
+        gate_open(t->gate);
+    tap_answer(t, NULL, NULL);
+}
+
+static void verb_cut(struct tap *t, struct control_call *call)
+{
+    t->spec.sealed = true;
+    struct error *e = tap_save(t, call->arena, false);
+
+    nbd_server_cut(t->server);
+    t->was_open = gate_is_open(t->gate);
+    if (e == NULL && t->was_open && tap_is_away(t))
+        e = tap_error(call->arena, TAP_AWAY, 0);
+    if (e != NULL || !t->was_open)
+        tap_answer(t, e, NULL);
+    else
+        tap_hold(t, false, cut_drained);
 }
 
 static void verb_fault_arm(struct tap *t, struct control_call *call)
@@ -332,9 +357,11 @@ static const struct verb {
     { .name = "adopt", .run = verb_adopt },
     { .name = "listen", .run = verb_listen },
     { .name = "unlisten", .run = verb_unlisten },
+    { .name = "cut", .run = verb_cut },
     { .name = "mirror-start", .run = verb_mirror_start },
     { .name = "mirror-set", .run = verb_mirror_set },
     { .name = "mirror-switch", .run = verb_mirror_switch },
+    { .name = "mirror-hand-over", .run = verb_mirror_hand_over },
     { .name = "mirror-abort", .run = verb_mirror_abort },
     { .name = "mirror-end", .run = verb_mirror_end },
     { .name = "quit", .run = verb_deactivate },

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""make demo: three hosts on loopback, guests that dirty memory and write disks, live migrations and a disk that
-moves to other storage under its guest, with progress, tables of what was measured, and every guest's own verdict on its memory and disks.
+"""make demo: three hosts on loopback and a pool of one beside them, guests that dirty memory and write disks, live
+migrations, disks that move to other storage under their guests, guests that move with their local disks to another host and to
+another pool, and a daemon that is killed in the middle; with progress, tables of what was measured, and every guest's own verdict
+on its memory and disks.
 
 Exit status 0: all moved and proved themselves intact and current. 3: a guest found a damaged or stale page
 (FAULT=flip-page, FAULT=stale-page do that on purpose). 1: anything else."""
@@ -19,6 +21,7 @@ FAULT = os.environ.get("FAULT", "")
 VERIFY_FAIL = re.compile(r"VERIFY FAIL (\S+) (\d+)")
 GUESTS = [  # name, MiB, MiB/s dirtied, has a disk
     ("web", 64, 4, True), ("database", 96, 24, True), ("queue", 48, 12, True), ("cache", 128, 40, False), ("idle", 32, 0, True)]
+MAIL = ("mail", 64, 8)  # on local storage
 
 
 class Bars:
@@ -112,6 +115,77 @@ class Demo:
             return data if "sim/verify" in data else None
         return P.wait_until(f"{name}'s verdict", known, 30)
 
+    # --- with their disks: to another host, to another pool ---
+    def local_sr(self, pool, index):
+        path = os.path.join(pool.dir, f"local-{index}")
+        os.makedirs(path, exist_ok=True)
+        return pool.api("SR.create", pool.host_ref(index), {"location": path}, "0", f"Local storage {index}", "", "file", "user", False, {})
+
+    def make_mail(self):
+        name, mib, rate = MAIL
+        self.local = {2: self.local_sr(self.pool, 2), 3: self.local_sr(self.pool, 3)}
+        vm = self.pool.make_vm(name, memory_mib=mib, sr=self.local[2], disk_mib=64,
+                               platform={"sim-dirty-mib-s": str(rate), "sim-disk-iops": "50"})
+        self.api("VM.start_on", vm, self.hosts[1], False, False)
+        self.vms[name] = vm
+
+    def send(self, source, vm, target, index, sr):
+        """VM.migrate_send with all its disks; the VM's ref at the destination."""
+        host = target.host_ref(index)
+        network = next(r["network"] for r in target.api("PIF.get_all_records").values() if r["host"] == host and r["management"])
+        token = target.api("host.migrate_receive", host, network, {})
+        vdis = [source.api("VBD.get_VDI", vbd) for vbd in source.api("VM.get_VBDs", vm)]
+        began = time.monotonic()
+        task = source.api.async_("VM.migrate_send", vm, token, True, {vdi: sr for vdi in vdis}, {}, {},
+                                 progress=lambda t: self.bars.show(MAIL[0], t["progress"]))
+        self.sent.append((target, index, time.monotonic() - began, {k.split(":", 1)[1]: v for k, v in task["other_config"].items()}))
+        return task["result"].replace("<value>", "").replace("</value>", "")
+
+    def send_table(self):
+        print("\n  VM         to pool     to host  seconds  blackout ms  predicted ms", flush=True)
+        for pool, index, seconds, m in self.sent:
+            print(f"  {MAIL[0]:10} {'its own' if pool is self.pool else 'the other':11} {index:7} {seconds:8.2f} {int(m.get('blackout_us', 0)) / 1000:12.1f}"
+                  f" {int(m.get('predicted_blackout_us', 0)) / 1000:13.1f}", flush=True)
+
+    def with_disks(self, other):
+        self.sent = []
+        self.make_mail()
+        time.sleep(0.5)
+        print("Migrating a guest with its local disk to another host's local storage:", flush=True)
+        self.send(self.pool, self.vms["mail"], self.pool, 3, self.local[3])
+        pools = [(self.pool, self.vms["mail"])]
+        if other is not None:
+            print("... and on to another pool, and back:", flush=True)
+            far = self.local_sr(other, 1)
+            there = self.send(self.pool, self.vms["mail"], other, 1, far)
+            pools = [(other, there)]
+            self.vms["mail"] = self.send(other, there, self.pool, 2, self.local[2])
+            pools.append((self.pool, self.vms["mail"]))
+        pool, vm = pools[-1]
+        data = P.wait_until("the verdict", lambda: pool.guest_data(vm) if "sim/verify" in pool.guest_data(vm) else None, 30)
+        if data["sim/verify"] != "ok":
+            self.errors.append((MAIL[0], data["sim/verify"]))
+        self.send_table()
+
+    def killed(self, name, to):
+        """The destination's daemon is killed in the middle: the guest goes on where it was, and moves when it is asked again."""
+        vm, api = self.vms[name], self.api.another()
+        origin = api("VM.get_resident_on", vm)
+        task = api("Async.VM.pool_migrate", vm, to, {"bandwidth": "20"})
+        P.wait_until("some of it to have gone over", lambda: api("task.get_progress", task) > 0.1 or api("task.get_status", task) != "pending", 60)
+        host = self.pool.host_of(to)
+        host.kill()
+        host.start()
+        P.wait_until("the outcome", lambda: api("task.get_status", task) != "pending", 120)
+        still = api("VM.get_resident_on", vm) == origin and api("VM.get_power_state", vm) == "Running"
+        print(f"  {name}: {api('task.get_status', task)} ({', '.join(api('task.get_error_info', task)[:1])}); the guest "
+              f"{'runs on where it was' if still else 'IS NOT WHERE IT WAS'}", flush=True)
+        if not still:
+            self.errors.append((name, "lost by a killed daemon"))
+        api("task.destroy", task)
+        P.wait_until("all hosts to be back", self.pool.all_live, 60)
+        self.migrate(name, to, {})
+
     def table(self):
         print("\n  VM         from      to        kind      seconds      MiB  rounds  blackout ms  pages verified")
         for name, origin, to, seconds, m, kind in self.rows:
@@ -137,7 +211,7 @@ def verify_failures(pool):
     return sorted(set(found))
 
 
-def run(pool):
+def run(pool, other):
     demo = Demo(pool)
     print("Creating guests that dirty their memory and write their disks ...", flush=True)
     demo.make_guests()
@@ -153,6 +227,10 @@ def run(pool):
         demo.move_disk("database", demo.fast, {})
         demo.together(demo.move_disk, [("web", demo.fast, {"dest-img-format": "raw"}), ("queue", demo.fast, {"bandwidth": "30"})])
         demo.together(demo.migrate, [("database", one, {}), ("web", three, {}), ("queue", two, {})])
+    if not demo.errors and not FAULT:
+        demo.with_disks(other)
+        print("Killing the destination's daemon in the middle of a migration:", flush=True)
+        demo.killed("database", three)
     failures = verify_failures(pool) + [m.group(0) for _, e in demo.errors for m in VERIFY_FAIL.finditer(str(e))]
     if failures:
         print("\n".join(sorted(set(failures))), flush=True)
@@ -180,14 +258,19 @@ def main():
         host.env = {"FAULTS": f"demo={FAULT}"} if FAULT else {}
     print("Starting three hosts and joining them into a pool ...", flush=True)
     pool.start()
+    other = None if isolated or FAULT else P.second_pool(pool)
     try:
         pool.make_shared_sr()
-        status = run(pool)
+        if other is not None:
+            other.start()
+        status = run(pool, other)
     except BaseException:
         for host in pool.hosts:
             print(f"--- log of host {host.index} ---\n{host.log_tail()}", flush=True)
         raise
     finally:
+        if other is not None:
+            other.stop()
         pool.stop()
     print(f"({time.monotonic() - began:.0f} s)", flush=True)
     return status

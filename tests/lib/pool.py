@@ -390,6 +390,14 @@ class Pool:
         self.stop()
 
 
+def second_pool(first, hosts=1, **arguments):
+    """Another pool beside 'first': its own addresses and directory, the same ports (a token's URLs name one) and the same
+    witness, by which a guest that moves between pools proves itself. Not started yet."""
+    pool = Pool(hosts=hosts, options=dict(first.options, **{"sim-witness-dir": first.witness}), **arguments)
+    pool.http_port, pool.https_port = first.http_port, first.https_port
+    return pool
+
+
 def unmount_below(directory):
     """SRs with a file system of their own that a test left plugged."""
     with open("/proc/self/mounts") as mounts:

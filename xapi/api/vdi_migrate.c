@@ -2,10 +2,13 @@
 #include <string.h>
 
 #include "rpc/base/text.h"
+#include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/vm_run.h"
 #include "xapi/core/xapi.h"
+#include "xapi/migrate/disk_ledger.h"
 #include "xapi/migrate/disk_move.h"
+#include "xapi/migrate/queue.h"
 #include "xapi/pool/sr_room.h"
 #include "xapi/pool/sr_rows.h"
 #include "xapi/pool/vdi_rows.h"
@@ -143,40 +146,81 @@ static struct error *where(struct api_call *c, const struct row *vm, const struc
 }
 
 /* --- the move --------------------------------------------------------------------------------------------------- */
-static struct error *move_marked(struct api_call *c, const struct api_VDI_pool_migrate_args *a, const struct row *vm, struct value *result_r)
+/* All that can be said before anything is done; *there_r: nothing is to be done. */
+static struct error *plan(struct api_call *c, const struct api_VDI_pool_migrate_args *a, struct disk_move *move, bool *there_r, const struct row **vm_r)
 {
-    struct disk_move move = { .vdi = a->vdi, .sr = a->sr };
     const struct row *vdi, *from, *to;
 
     TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
+    TRY(first_vm(c, vdi, vm_r));
     TRY(db_need(c->db, c->arena, CLASS_SR, row_string(vdi, F_VDI_SR), &from));
     TRY(db_need(c->db, c->arena, CLASS_SR, a->sr, &to));
-    TRY(read_options(c, a->options, &move));
-    TRY(read_format(c, a->options, vdi, to, &move.format));
-    bool same_format = move.format[0] == '\0' || strcmp(move.format, row_map(vdi, F_VDI_sm_config, "type", "")) == 0;
-    if (strcmp(from->ref, to->ref) == 0 && same_format) {
+    TRY(read_options(c, a->options, move));
+    TRY(read_format(c, a->options, vdi, to, &move->format));
+    bool same_format = move->format[0] == '\0' || strcmp(move->format, row_map(vdi, F_VDI_sm_config, "type", "")) == 0;
+    *there_r = strcmp(from->ref, to->ref) == 0 && same_format;
+    if (*there_r) {
         const char *bandwidth = value_get_string(a->options, "bandwidth", "");
-        *result_r = value_string(a->vdi); /* it is there already */
         return bandwidth[0] == '\0' ? NULL : bad_option(c, "bandwidth", bandwidth, "no disk moves");
     }
-    TRY(db_need(c->db, c->arena, CLASS_VM, vm->ref, &vm));
-    TRY(check(c, vdi, from, to, vm));
-    TRY(sr_room_check(c, to->ref, sr_room_use_of(vdi, move.format), sr_room_plain(c, to->ref, vdi)));
-    TRY(where(c, vm, from, to, &move.host));
-    TRY(disk_move_run(c, &move));
-    *result_r = value_string(move.target);
+    TRY(check(c, vdi, from, to, *vm_r));
+    TRY(sr_room_check(c, to->ref, sr_room_use_of(vdi, move->format), sr_room_plain(c, to->ref, vdi)));
+    return where(c, *vm_r, from, to, &move->host);
+}
+
+static struct error *move_noted(struct api_call *c, const char *id, struct disk_move *move, const struct row *vm)
+{
+    TRY(disk_ledger_begin(c, id, move, vm));
+    struct error *e = disk_move_run(c, move);
+    disk_ledger_end(c, id, e);
+    return e;
+}
+
+static struct error *move_in_place(struct api_call *c, const struct api_VDI_pool_migrate_args *a, const char *id, struct disk_move *move, const char *vm_ref,
+                                   struct value *result_r)
+{
+    const struct row *vm;
+    bool there;
+
+    TRY(operation_begin(c, CLASS_VM, vm_ref, "migrate_send", true));
+    OPERATION_SCOPE on_vm = { c, CLASS_VM, vm_ref, "migrate_send" };
+    TRY(operation_begin(c, CLASS_VDI, a->vdi, "mirror", true));
+    OPERATION_SCOPE on_vdi = { c, CLASS_VDI, a->vdi, "mirror" };
+    TRY(plan(c, a, move, &there, &vm)); /* again: it may have waited for its turn, or for those marks */
+    if (!there)
+        TRY(move_noted(c, id, move, vm));
+    *result_r = value_string(there ? a->vdi : move->target);
     return NULL;
+}
+
+static struct value args_value(struct api_call *c, const struct api_VDI_pool_migrate_args *a)
+{
+    struct value_dict d = { 0 };
+
+    value_dict_add(c->arena, &d, "vdi", value_string(a->vdi));
+    value_dict_add(c->arena, &d, "sr", value_string(a->sr));
+    value_dict_add(c->arena, &d, "options", *a->options);
+    return value_dict_value(&d);
 }
 
 struct error *api_VDI_pool_migrate(struct api_call *c, const struct api_VDI_pool_migrate_args *a, struct value *result_r)
 {
-    const struct row *vdi, *vm;
+    const char *id = uuid_make(c->arena);
+    struct move_options options;
+    struct disk_move move = { .vdi = a->vdi, .sr = a->sr, .options = &options };
+    struct queue_place place;
+    const struct row *vm;
+    bool there;
 
-    TRY(db_need(c->db, c->arena, CLASS_VDI, a->vdi, &vdi));
-    TRY(first_vm(c, vdi, &vm));
-    TRY(operation_begin(c, CLASS_VM, vm->ref, "migrate_send", true));
-    OPERATION_SCOPE on_vm = { c, CLASS_VM, vm->ref, "migrate_send" };
-    TRY(operation_begin(c, CLASS_VDI, a->vdi, "mirror", true));
-    OPERATION_SCOPE on_vdi = { c, CLASS_VDI, a->vdi, "mirror" };
-    return move_marked(c, a, vm, result_r);
+    TRY(plan(c, a, &move, &there, &vm));
+    TRY(move_options_read(c->arena, a->options, &options));
+    *result_r = value_string(a->vdi); /* it is there already */
+    if (there)
+        return NULL;
+    const struct queue_request request = { .id = id, .message = "VDI.pool_migrate", .args = args_value(c, a), .vm_uuid = row_string(vm, F_VM_uuid),
+                                           .vm_name = row_string(vm, F_VM_name_label), .host = move.host, .options = &options };
+    TRY(queue_enter(c, &request, &place));
+    struct error *e = move_in_place(c, a, id, &move, vm->ref, result_r);
+    queue_leave(c, &place);
+    return e;
 }

@@ -1,6 +1,7 @@
 /* VM power operations. The dispatcher has checked everything and marked the operation on the VM. */
 #include <string.h>
 
+#include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/allowed.h"
 #include "xapi/core/api_create.h"
@@ -11,6 +12,9 @@
 #include "xapi/core/vm_state.h"
 #include "xapi/core/xapi.h"
 #include "xapi/core/agent.h"
+#include "xapi/migrate/move_watch.h"
+
+LOG_MODULE(vm);
 
 #define LIST(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
@@ -64,9 +68,45 @@ static struct error *set_paused(struct api_call *c, const char *vm_ref, const ch
     return txn_commit(txn, NULL);
 }
 
+/* Until no move of the VM is under way. */
+static struct error *move_ended(struct api_call *c, const char *vm_ref)
+{
+    struct class_set classes = { { 0 } };
+    class_set_add(&classes, CLASS_VM);
+    for (;;) {
+        uint64_t since = db_generation(c->db);
+        const char *host;
+        if (move_of_vm(c, vm_ref, &host) == NULL)
+            return NULL;
+        if (call_cancelled(&c->call))
+            return err_task_cancelled(c->arena, c->task != NULL ? c->task : REF_NULL);
+        change_log_wait(c->db, &c->call, since, &classes, 1000);
+    }
+}
+
+/* In mid-migration: the guest is suspended at once, and stays paused where it arrives. */
+static struct error *pause_moving(struct api_call *c, const char *vm_ref, bool *paused_r)
+{
+    const struct member args[] = { member_of("finish", value_bool(true)), member_of("paused", value_bool(true)) };
+    const struct row *vm;
+    const char *host;
+    *paused_r = false;
+    if (move_of_vm(c, vm_ref, &host) == NULL)
+        return NULL;
+    struct error *e = move_control(c, vm_ref, args, ARRAY_LEN(args));
+    if (e != NULL)
+        log_debug("the move could not be told that its VM is to be paused: %s", error_text(c->arena, e));
+    TRY(move_ended(c, vm_ref));
+    TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
+    *paused_r = strcmp(row_string(vm, F_VM_power_state), "Paused") == 0;
+    return NULL;
+}
+
 struct error *api_VM_pause(struct api_call *c, const struct api_VM_pause_args *a, struct value *result_r)
 {
-    return set_paused(c, a->vm, "vm.pause", "Paused");
+    bool paused;
+    TRY(pause_moving(c, a->vm, &paused));
+    return paused ? NULL : set_paused(c, a->vm, "vm.pause", "Paused");
 }
 
 struct error *api_VM_unpause(struct api_call *c, const struct api_VM_unpause_args *a, struct value *result_r)

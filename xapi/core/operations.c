@@ -251,10 +251,26 @@ static struct error *try_begin(struct api_call *c, void *ctx)
     return txn_commit(txn, NULL);
 }
 
+/* A halted VM may be started at any moment of its move: the move gives way (requirements XE-40). */
+static struct error *begin_start(struct api_call *c, void *ctx)
+{
+    const struct begin *b = ctx;
+    struct error *e = try_begin(c, ctx);
+    const struct row *vm = error_is(e, "OTHER_OPERATION_IN_PROGRESS") ? db_get(c->db, c->arena, &model_classes[CLASS_VM], b->ref) : NULL;
+    if (vm == NULL || strcmp(row_string(vm, F_VM_power_state), "Halted") != 0)
+        return e;
+    const struct value *current = row_value(vm, F_VM_current_operations);
+    for (unsigned i = 0; i < current->len; i++)
+        if (strcmp(current->members[i].value.s, "migrate_send") == 0)
+            (void)task_cancel_running(c->xapi->tasks, current->members[i].name);
+    return e;
+}
+
 struct error *operation_begin(struct api_call *c, unsigned class_id, const char *ref, const char *operation, bool strict)
 {
     struct begin b = { class_id, ref, operation, strict };
-    return rules_of(class_id) != NULL ? operation_retry(c, class_id, WAIT_TOTAL_MS, try_begin, &b) : NULL;
+    bool starts = class_id == CLASS_VM && (strcmp(operation, "start") == 0 || strcmp(operation, "start_on") == 0);
+    return rules_of(class_id) != NULL ? operation_retry(c, class_id, WAIT_TOTAL_MS, starts ? begin_start : try_begin, &b) : NULL;
 }
 
 static struct error *end(struct api_call *c, unsigned class_id, const char *ref)

@@ -50,7 +50,17 @@ const struct config_option xapi_options[] = {
 
     /* migration and maintenance */
     FLAG("migration-https-only", "true", "memory and disks travel over TLS only"),
+    FLAG("relax-xsm-sr-check", "true", "an SR of the same uuid in another pool is the same SR: disks in it stay"),
+    FLAG("migration-preflight", "true", "try the way to the destination and back before a migration"),
+    NUMBER("migration-silence-s", "60", 1, 86400, "seconds without a byte moving after which a migration's stream is lost"),
+    NUMBER("incoming-patience", "300", 1, 86400, "seconds a prepared migration waits here for its source"),
+    NUMBER("migration-reconnect-s", "30", 1, 86400, "seconds a lost disk of a migration is connected again before it fails"),
     NUMBER("vdi-quarantine", "0", 0, 0x7fffffff, "seconds an old disk is kept after VDI.pool_migrate; 0: not at all"),
+    NUMBER("storage-migrations-per-pool", "3", 0, 100000, "moves of disks at once, the others queue; 0: no limit; pool.other_config overrides it"),
+    NUMBER("storage-migrations-per-host", "3", 0, 100000, "the same from one host"),
+    NUMBER("evacuation-batch-size", "10", 1, 1000, "VMs that pool.migrate_vms moves at once"),
+    NUMBER("incoming-abandoned-s", "86400", 10, 0x7fffffff, "seconds after which a migration from a pool that is not heard of is given up"),
+    NUMBER("ledger-days", "400", 1, 36500, "days the history of migrations is kept"),
     NUMBER("wait_memory_target_timeout", "256", 1, 86400, "seconds to reach a memory target"),
     NUMBER("domain_shutdown_total_timeout", "1200", 1, 86400, "seconds until it has shut down"),
 

@@ -26,8 +26,17 @@
 #include "xapi/core/tapd_command.h"
 #include "xapi/core/task_table.h"
 #include "xapi/core/timers.h"
+#include "xapi/metadata/metadata.h"
+#include "xapi/migrate/announce.h"
+#include "xapi/migrate/credentials.h"
+#include "xapi/migrate/disk_ledger.h"
 #include "xapi/migrate/disk_move.h"
+#include "xapi/migrate/disk_sink.h"
+#include "xapi/migrate/ledger.h"
 #include "xapi/migrate/migrate.h"
+#include "xapi/migrate/queue.h"
+#include "xapi/migrate/move.h"
+#include "xapi/migrate/preflight.h"
 #include "xapi/transfer/nbd_front.h"
 #include "xapi/transfer/transfer.h"
 #include "xapi/core/agent.h"
@@ -153,11 +162,14 @@ static struct error *tables_start(struct daemon_state *d)
     d->xapi.tasks = tasks_new(&d->xapi);
     d->xapi.operations = operations_new(&d->xapi);
     d->xapi.events = events_new(&d->xapi);
+    d->xapi.credentials = credentials_new();
     return NULL;
 }
 
 static void tables_stop(struct daemon_state *d)
 {
+    credentials_free(d->xapi.credentials);
+    d->xapi.credentials = NULL;
     events_free(d->xapi.events);
     operations_free(d->xapi.operations);
     tasks_free(d->xapi.tasks);
@@ -263,9 +275,20 @@ static struct error *front_start_stage(struct daemon_state *d)
 {
     const struct http_route routes[] = {
         { "POST", "/services/agent", HTTP_BODY_BUFFER, agent_http, &d->xapi },
+        { "POST", "/services/xenops", HTTP_BODY_BUFFER, credentials_http_xenops, &d->xapi },
+        { "GET", "/services/xenops", HTTP_BODY_BUFFER, credentials_http_xenops, &d->xapi },
         { "PUT", "/services/xenops", HTTP_BODY_TAKEOVER, migrate_http_put, &d->xapi },
+        { "PUT", "/services/xenops/migrate/sample/", HTTP_BODY_TAKEOVER, preflight_http_sample, &d->xapi },
+        { "PUT", "/services/SM/", HTTP_BODY_TAKEOVER, disk_sink_http_put, &d->xapi },
         { "GET", "/export_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_export, &d->xapi },
         { "PUT", "/import_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_import, &d->xapi },
+        { "GET", "/export_metadata", HTTP_BODY_TAKEOVER, metadata_http_export, &d->xapi },
+        { "PUT", "/import_metadata", HTTP_BODY_TAKEOVER, metadata_http_import, &d->xapi },
+        { "PUT", "/messages$", HTTP_BODY_TAKEOVER, metadata_http_messages, &d->xapi },
+        { "PUT", "/rrd$", HTTP_BODY_TAKEOVER, metadata_http_rrd_put, &d->xapi },
+        { "GET", "/vm_rrd$", HTTP_BODY_TAKEOVER, metadata_http_rrd_get, &d->xapi },
+        { "PUT", "/blob$", HTTP_BODY_TAKEOVER, metadata_http_blob_put, &d->xapi },
+        { "GET", "/blob$", HTTP_BODY_TAKEOVER, metadata_http_blob_get, &d->xapi },
         { 0 },
     };
 
@@ -278,15 +301,23 @@ static void front_stop_stage(struct daemon_state *d) { front_stop(&d->xapi); }
 
 static struct error *calls_start(struct daemon_state *d) { return NULL; }
 
+static void queue_stop(struct daemon_state *d)
+{
+    migration_queue_free(d->xapi.queue);
+    d->xapi.queue = NULL;
+}
+
 /* Before anything else goes: no new calls, those under way are cancelled and waited for. */
 static void calls_stop(struct daemon_state *d)
 {
     atomic_store(&d->xapi.serving, false);
+    migration_queue_quiesce(d->xapi.queue);
     migrate_quiesce(&d->xapi);
     tasks_cancel_all(d->xapi.tasks);
     timers_stop(d->xapi.timers); /* late answers go out now */
     front_stop(&d->xapi);
     pools_free(d);
+    queue_stop(d);
 }
 
 static struct error *transfers_start(struct daemon_state *d)
@@ -306,8 +337,37 @@ static void transfers_stop(struct daemon_state *d)
     transfers_free(&d->xapi);
 }
 
-static struct error *migrate_start_stage(struct daemon_state *d) { return migrate_start(d->arena, &d->xapi); }
-static void migrate_stop_stage(struct daemon_state *d) { migrate_stop(&d->xapi); }
+static struct error *ledger_start_stage(struct daemon_state *d)
+{
+    TRY(ledger_start(d->arena, &d->xapi));
+    d->xapi.queue = d->xapi.is_coordinator ? migration_queue_new(&d->xapi) : NULL;
+    return NULL;
+}
+
+static void ledger_stop_stage(struct daemon_state *d)
+{
+    queue_stop(d); /* after a start that failed */
+    ledger_stop(&d->xapi);
+}
+/* Before hosts report: their VMs in mid-migration are marked. */
+static struct error *moves_start_stage(struct daemon_state *d)
+{
+    moves_open(&d->xapi);
+    return NULL;
+}
+
+static void moves_stop_stage(struct daemon_state *d) { moves_close(&d->xapi); }
+static struct error *migrate_start_stage(struct daemon_state *d)
+{
+    announce_start(&d->xapi);
+    return migrate_start(d->arena, &d->xapi);
+}
+
+static void migrate_stop_stage(struct daemon_state *d)
+{
+    migrate_stop(&d->xapi);
+    announce_stop(&d->xapi);
+}
 
 static bool command_migrations(struct xapi *xapi, unsigned n, char **words, struct text *t)
 {
@@ -346,6 +406,9 @@ static struct error *ready_start(struct daemon_state *d)
 
     housekeeping_start(&d->xapi);
     disk_moves_start(&d->xapi);
+    migration_queue_start(&d->xapi);
+    disk_ledger_start(&d->xapi);
+    moves_start(&d->xapi);
     atomic_store(&d->xapi.serving, true);
     int rc = file_replace(path, text, strlen(text), 0644);
     if (rc < 0)
@@ -365,8 +428,10 @@ static const struct stage stages[] = {
     { "tables", tables_start, tables_stop },
     { "hypervisor", xenops_start_stage, xenops_stop_stage },
     { "storage", storage_start, storage_stop },
+    { "ledger", ledger_start_stage, ledger_stop_stage },
     { "migrations", migrate_start_stage, migrate_stop_stage }, /* outlives whoever calls its verbs */
     { "agent", agent_start, agent_stop },
+    { "moves", moves_start_stage, moves_stop_stage },
     { "pool", pool_start_stage, pool_stop_stage },
     { "transfers", transfers_start, transfers_stop },
     { "front", front_start_stage, front_stop_stage },
@@ -386,6 +451,13 @@ static void restart_soon(struct xapi *xapi, int ms)
     CHECK(eventfd_write(d->wake_fd, 1) == 0);
 }
 
+/* What was left unfinished with a host can go on. */
+static void host_up(struct xapi *xapi, const char *host_ref)
+{
+    disk_moves_host_up(xapi, host_ref);
+    moves_host_up(xapi, host_ref);
+}
+
 static void xapi_fill(struct daemon_state *d, struct options *options, const struct clock *clock)
 {
     struct xapi *x = &d->xapi;
@@ -401,7 +473,7 @@ static void xapi_fill(struct daemon_state *d, struct options *options, const str
     x->coordinator_target = membership_coordinator;
     x->host_target = agent_target;
     x->emergency_error = emergency_error;
-    x->host_up = disk_moves_host_up;
+    x->host_up = host_up;
 }
 
 struct error *startup(struct daemon_state *d, struct options *options, const struct clock *clock)

@@ -163,6 +163,11 @@ static struct error *ended_marked(struct api_call *c, const char *vm_ref, const 
     return record_alive(c, vm_ref, other_host, other);
 }
 
+struct error *vm_ended(struct api_call *c, const char *vm_ref, const char *host_ref)
+{
+    return ended_marked(c, vm_ref, host_ref);
+}
+
 /* Under a mark, so that nobody starts or moves the VM meanwhile, and only if it is still true. */
 static struct error *domain_ended(struct api_call *c, const char *vm_ref, const char *host_ref)
 {

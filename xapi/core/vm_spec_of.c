@@ -40,7 +40,9 @@ struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const stru
     return disk_spec_for(c, vbd, vdi, host_ref, FOR_START, disk);
 }
 
-static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, enum purpose purpose, struct vm_spec *spec)
+struct purpose_of { enum purpose purpose; const struct value *instead; };
+
+static struct error *disks_of(struct api_call *c, const struct row *vm, const char *host_ref, const struct purpose_of *of, struct vm_spec *spec)
 {
     bool all = strcmp(row_string(vm, F_VM_power_state), "Halted") == 0;
     const struct value *vbds = row_value(vm, F_VM_VBDs);
@@ -51,7 +53,8 @@ static struct error *disks_of(struct api_call *c, const struct row *vm, const ch
         if (vbd == NULL || (!all && !row_bool(vbd, F_VBD_currently_attached)))
             continue;
         const char *vdi = row_bool(vbd, F_VBD_empty) ? REF_NULL : row_string(vbd, F_VBD_VDI);
-        TRY(disk_spec_for(c, vbd, db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi), host_ref, purpose, &disks[n]));
+        vdi = of->instead != NULL ? value_get_string(of->instead, vdi, vdi) : vdi;
+        TRY(disk_spec_for(c, vbd, db_get(c->db, c->arena, &model_classes[CLASS_VDI], vdi), host_ref, of->purpose, &disks[n]));
         if (disks[n].cdrom || disks[n].path[0] != '\0')
             n++;
     }
@@ -76,7 +79,7 @@ static void nics_of(struct api_call *c, const struct row *vm, bool all, struct v
     spec->nics = nics;
 }
 
-static struct error *make_spec(struct api_call *c, const char *vm_ref, const char *host_ref, enum purpose purpose, struct vm_spec *spec)
+static struct error *make_spec(struct api_call *c, const char *vm_ref, const char *host_ref, struct purpose_of of, struct vm_spec *spec)
 {
     const struct row *vm;
     TRY(db_need(c->db, c->arena, CLASS_VM, vm_ref, &vm));
@@ -101,21 +104,21 @@ static struct error *make_spec(struct api_call *c, const char *vm_ref, const cha
         .on_reboot = row_string(vm, F_VM_actions_after_reboot),
         .on_crash = row_string(vm, F_VM_actions_after_crash),
     };
-    nics_of(c, vm, halted || purpose == FOR_BOOT, spec);
-    return disks_of(c, vm, host_ref, purpose, spec);
+    nics_of(c, vm, halted || of.purpose == FOR_BOOT, spec);
+    return disks_of(c, vm, host_ref, &of, spec);
 }
 
 struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
 {
-    return make_spec(c, vm_ref, host_ref, FOR_START, spec);
+    return make_spec(c, vm_ref, host_ref, (struct purpose_of){ FOR_START, NULL }, spec);
 }
 
-struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
+struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, const struct value *instead, struct vm_spec *spec)
 {
-    return make_spec(c, vm_ref, host_ref, FOR_MOVE, spec);
+    return make_spec(c, vm_ref, host_ref, (struct purpose_of){ FOR_MOVE, instead }, spec);
 }
 
 struct error *vm_spec_of_boot(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec)
 {
-    return make_spec(c, vm_ref, host_ref, FOR_BOOT, spec);
+    return make_spec(c, vm_ref, host_ref, (struct purpose_of){ FOR_BOOT, NULL }, spec);
 }

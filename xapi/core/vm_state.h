@@ -13,9 +13,11 @@ const char *vm_domain_type(const struct row *vm);
 /* The plain description of a VM as 'host' must see it: disks resolved to paths there. In c's arena.
  * A halted VM's has all its devices, another's those that are plugged in: what it resumes or arrives
  * with. vm_spec_of_boot: all interfaces in any case, for a reboot. The disks are attached there and serve at once;
- * vm_spec_of_move: those that are written to stay inactive until the switch. Blocks (agent calls). */
+ * vm_spec_of_move: those that are written to stay inactive until the switch; 'instead': a map from a VDI's ref to that of the
+ * one that takes its place, or NULL. Blocks (agent calls). */
 NODISCARD struct error *vm_spec_of(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
-NODISCARD struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
+NODISCARD struct error *vm_spec_of_move(struct api_call *c, const char *vm_ref, const char *host_ref, const struct value *instead,
+                                        struct vm_spec *spec_r);
 NODISCARD struct error *vm_spec_of_boot(struct api_call *c, const char *vm_ref, const char *host_ref, struct vm_spec *spec_r);
 /* One disk of it; path "" for an empty drive. */
 NODISCARD struct error *vm_disk_spec(struct api_call *c, const struct row *vbd, const struct row *vdi /* or NULL */, const char *host_ref,
@@ -32,5 +34,8 @@ NODISCARD struct error *vm_set_power_state(struct api_call *c, struct txn *, con
  * VMs resident there agree: power-off, reboot and crash as actions_after_* say, guest metrics,
  * memory. VMs with a current operation are left to it. Runs on the coordinator, any thread; may block. */
 void vm_reconcile(struct xapi *, const char *host_ref, const struct value *domains);
+/* The same for one VM whose operation the caller holds: if its domain has ended on that host, what actions_after_* say is
+ * done. Blocks. */
+NODISCARD struct error *vm_ended(struct api_call *c, const char *vm_ref, const char *host_ref);
 
 #endif

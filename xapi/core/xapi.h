@@ -15,6 +15,7 @@ struct allowed_refresh;
 struct migrations;
 struct migration_queue;
 struct ledger;
+struct moves;
 struct disk_sinks;
 struct announcer;
 struct credentials;
@@ -57,6 +58,7 @@ struct xapi {
     struct migrations *migrations;
     struct ledger *ledger;       /* coordinator only: xapi/migrate/ledger.h */
     struct migration_queue *queue; /* coordinator only: xapi/migrate/queue.h */
+    struct moves *moves;         /* xapi/migrate/move.h */
     struct disk_sinks *sinks;    /* xapi/migrate/disk_sink.h */
     struct announcer *announcer; /* xapi/migrate/announce.h */
     struct credentials *credentials; /* xapi/migrate/credentials.h */

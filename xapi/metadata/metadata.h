@@ -14,10 +14,19 @@
 #include "rpc/http/server.h"
 #include "xapi/core/api_call.h"
 
+/* Keys of other_config that a migration uses on the way: what a VDI, VIF or VGPU is there (in the file only); the migration
+ * that a VM here belongs to until it commits; "true" or "false": the VM's ha_always_run, which is false until then. Whoever
+ * commits removes the last two and puts the flag back. */
+#define METADATA_MAPS_TO "maps_to"
+#define METADATA_INCOMING "incoming"
+#define METADATA_INCOMING_HA "incoming_ha"
+
 struct metadata_export {
     const char *const *vms; unsigned n_vms; /* refs */
     bool snapshots;               /* with their snapshots */
-    bool preserve_power_state;
+    bool preserve_power_state;    /* else they are Halted, without suspend image, their devices unplugged */
+    bool include_vhd_parents;     /* also the disks that others are stored as a difference to (sm_config:vhd-parent) */
+    const char *excluded;         /* "VIF,VGPU": device classes left out; NULL: none */
     /* Of a migration: "maps_to" in other_config of VDI, VIF and VGPU records (ref there), by ref here; maps of strings or NULL. */
     const struct value *maps_to;
 };
@@ -32,8 +41,23 @@ struct metadata_import {
     const char *incoming;         /* the migration's id: VMs stay Halted and marked until it commits; NULL: none */
     const struct value *vdi_map;  /* "vdi:<uuid or key>=ref" parameters; NULL */
 };
-/* All rows in one transaction. *vms_r: refs of the VMs made (first the VM itself), empty for a dry run. IMPORT_ERROR_*,
- * VM_TO_IMPORT_IS_NOT_NEWER_VERSION, DUPLICATE_MAC_SEED [seed], HOST_NOT_ENOUGH_FREE_MEMORY …, VM_BAD_POWER_STATE. */
+/* All rows in one transaction. *vms_r: refs of the VMs made (VMs first, then snapshots), empty for a dry run.
+ *
+ * What objects become: host: by uuid, else none. SR: by uuid, else the pool's default SR (to look for disks in). VDI: by
+ * maps_to or vdi_map, uuid, SR and location; of ISOs by location or name, else the drive is empty. Network: maps_to of the VIF,
+ * uuid, name, bridge. GPU group: maps_to of the VGPU, uuid, GPU types. Appliance, schedules, policies: none. affinity: 'host'
+ * when given. Default templates and control domains are those of this pool, never made.
+ * restore: uuids and MACs stay; a halted older VM of that uuid (or one left by the same 'incoming') is replaced, its blobs
+ * stay. Otherwise uuids, MACs, MAC seeds and generation ids are new.
+ * Without 'incoming' a VM is Halted, or Suspended where it was and its image is here; with it the VM is Halted (snapshots
+ * keep their state), suspend_VDI and currently_attached of its devices are as sent: the commit sets the power state.
+ *
+ * IMPORT_ERROR_PREMATURE_EOF, IMPORT_ERROR_UNEXPECTED_FILE, IMPORT_INCOMPATIBLE_VERSION, IMPORT_ERROR [text],
+ * IMPORT_ERROR_FAILED_TO_FIND_OBJECT [id] for a disk, VM_REQUIRES_NETWORK [vm; id], VM_REQUIRES_GPU [vm; id],
+ * VM_BAD_POWER_STATE [vm; Halted; actual], OTHER_OPERATION_IN_PROGRESS, VM_TO_IMPORT_IS_NOT_NEWER_VERSION [vm; existing;
+ * incoming], DUPLICATE_MAC_SEED [seed]; with live and host: HOST_NOT_ENOUGH_FREE_MEMORY [needed; available],
+ * VM_INCOMPATIBLE_WITH_THIS_HOST ["OpaqueRef:NULL"; host; text]. force: objects that are not found are left out (unless
+ * maps_to promised them), an equal or older version is taken. A dry run forgives disks that do not exist yet. */
 NODISCARD struct error *metadata_read(struct api_call *, const struct metadata_import *, const void *tar, size_t len, const char *const **vms_r, unsigned *n_r);
 
 /* Removes what an import made: VMs with VBDs, VIFs, snapshots … but no disks. For a migration that was given up. */

@@ -1,53 +1,38 @@
 #include "xapi/migrate/disk_move.h"
 
-#include <poll.h>
 #include <string.h>
 
 #include "rpc/base/fault.h"
 #include "rpc/base/log.h"
 #include "rpc/base/text.h"
 #include "rpc/base/uuid.h"
-#include "xapi/core/agent.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/task.h"
+#include "xapi/migrate/disk_mirror.h"
 #include "xapi/migrate/disk_move_rows.h"
-#include "xapi/migrate/migrations.h"
+#include "xapi/migrate/queue.h"
 #include "xapi/pool/sr_rows.h"
-#include "xapi/pool/storage_errors.h"
 #include "xapi/pool/vdi_make.h"
 #include "xapi/pool/vdi_rows.h"
 
 LOG_MODULE(disk_move);
 
 #define MIB (1ll << 20)
-#define POLL_MS 100
-#define LOST_HOST_TRIES 100 /* a host that does not answer is asked this often before the move is given up */
 
 struct mover {
     struct api_call *c, calm; /* calm: for undoing what was cancelled */
     struct disk_move *move;
     const struct row *vdi;
     const char *from_uuid, *to_uuid, *location, *to_location, *user; /* of SRs and images */
-    int64_t bandwidth;
-    double progress;
-    unsigned lost;
+    struct disk_mirror mirror;
     bool unknown; /* nobody could say whether it switched: recovery decides */
-    struct value status;
 };
 
 /* --- verbs ------------------------------------------------------------------------------------------------- */
 static struct error *verb(struct mover *m, struct api_call *c, const char *name, const struct member *more, unsigned n, struct value *result_r)
 {
-    struct value_dict args = { 0 };
-    struct value v, ignored;
-
-    value_dict_add(c->arena, &args, "sr", value_string(m->from_uuid));
-    value_dict_add(c->arena, &args, "location", value_string(m->location));
-    for (unsigned i = 0; i < n; i++)
-        value_dict_set(c->arena, &args, more[i].name, more[i].value);
-    v = value_dict_value(&args);
-    return storage_error(c, agent_call(c, m->move->host, name, &v, result_r != NULL ? result_r : &ignored), row_string(m->vdi, F_VDI_SR), m->move->vdi);
+    return disk_mirror_verb(c, &m->mirror, name, more, n, result_r);
 }
 
 static void undo_verb(struct mover *m, const char *name, const struct member *more, unsigned n)
@@ -103,7 +88,7 @@ static struct error *step_mirror(struct mover *m)
         member_of("bandwidth", value_int(m->move->bandwidth)),
         member_of("budget_us", value_int(m->move->budget_us)),
     };
-    m->bandwidth = m->move->bandwidth;
+    m->mirror.bandwidth = m->move->bandwidth;
     return verb(m, m->c, "vdi.mirror_start", args, ARRAY_LEN(args), NULL);
 }
 
@@ -113,14 +98,6 @@ static void undo_mirror(struct mover *m)
 }
 
 /* --- step 4: until it is equal but for what the pause can take ------------------------------------------------ */
-static struct error *failed(struct mover *m, const char *why)
-{
-    struct error *e = err_mirror_failed(m->c->arena, m->move->vdi);
-    e->cause = why;
-    task_note(m->c, "migrate:error", why);
-    return e;
-}
-
 bool disk_move_bandwidth(const char *text, int64_t *bytes_per_s_r)
 {
     static const struct { const char *word; int64_t mib; } words[] = { { "medium", 20 }, { "fast", 30 }, { "unlimited", 0 } };
@@ -137,56 +114,22 @@ bool disk_move_bandwidth(const char *text, int64_t *bytes_per_s_r)
     return true;
 }
 
-/* What the task's other_config asks for now. */
-static void bandwidth_follow(struct mover *m)
-{
-    struct api_call *c = m->c;
-    const struct row *task = c->task != NULL ? db_get(c->db, c->arena, &model_classes[CLASS_task], c->task) : NULL;
-    const char *wanted = task != NULL ? row_map(task, F_task_other_config, "bandwidth", "") : "";
-    int64_t bandwidth;
-
-    if (wanted[0] == '\0' || !disk_move_bandwidth(wanted, &bandwidth) || bandwidth == m->bandwidth)
-        return;
-    const struct member args[] = { member_of("bandwidth", value_int(bandwidth)), member_of("budget_us", value_int(-1)) };
-    struct error *e = verb(m, c, "vdi.mirror_set", args, ARRAY_LEN(args), NULL);
-    if (e != NULL)
-        log_warn("disk %s: bandwidth stays as it was: %s", m->location, error_text(c->arena, e));
-    else
-        m->bandwidth = bandwidth;
-}
-
 static void tell(struct mover *m)
 {
-    double now = (double)value_get_int(&m->status, "mirror_millionths", 0) / 1e6;
-    int64_t eta = value_get_int(&m->status, "mirror_eta_ms", 0);
+    const struct value *status = &m->mirror.status;
+    double now = (double)value_get_int(status, "mirror_millionths", 0) / 1e6;
 
-    m->progress = now > m->progress ? now : m->progress;
-    call_progress(&m->c->call, 0.02 + 0.93 * (m->progress < 1 ? m->progress : 1));
-    task_note(m->c, "migrate:eta_ms", arena_printf(m->c->arena, "%lld", (long long)eta));
-    if (eta < 0)
-        task_note(m->c, "migrate:will_not_converge",
-                  arena_printf(m->c->arena, "%lld bytes would stay behind", (long long)value_get_int(&m->status, "mirror_left", 0)));
-}
-
-static bool rest(struct mover *m)
-{
-    struct call *call = &m->c->call;
-    struct pollfd fd = { .fd = call->cancel != NULL ? cancel_fd(call->cancel) : -1, .events = POLLIN };
-
-    return poll(&fd, 1, POLL_MS) >= 0 && !call_cancelled(call) && migrations_pause(m->c->xapi->migrations, 0);
+    m->mirror.progress = now > m->mirror.progress ? now : m->mirror.progress;
+    call_progress(&m->c->call, 0.02 + 0.93 * (m->mirror.progress < 1 ? m->mirror.progress : 1));
+    disk_mirror_tell(m->c, value_get_int(status, "mirror_eta_ms", 0), value_get_int(status, "mirror_left", 0));
 }
 
 static struct error *status_read(struct mover *m)
 {
-    struct error *e = verb(m, &m->calm, "vdi.mirror_status", NULL, 0, &m->status);
+    struct error *e = disk_mirror_look(&m->calm, &m->mirror);
 
-    if (!error_is(e, "CANNOT_CONTACT_HOST") && !error_is(e, "HOST_OFFLINE")) {
-        m->lost = 0;
-        return e;
-    }
-    m->unknown = ++m->lost >= LOST_HOST_TRIES; /* the host's tapd goes on by itself meanwhile */
-    m->status = value_map(NULL, 0);
-    return m->unknown ? e : NULL;
+    m->unknown = m->mirror.unknown;
+    return e;
 }
 
 /* Waits until the mirror is in one of two states. */
@@ -194,17 +137,15 @@ static struct error *follow(struct mover *m, const char *wanted, const char *als
 {
     for (;;) {
         TRY(status_read(m));
-        const char *state = value_get_string(&m->status, "mirror", "");
+        const char *state = disk_mirror_state(&m->mirror);
         if (strcmp(state, wanted) == 0 || strcmp(state, also) == 0)
             return NULL;
         if (strcmp(state, "failed") == 0 || strcmp(state, "none") == 0)
-            return failed(m, value_get_string(&m->status, "mirror_error", "the mirror has gone"));
-        if (m->lost == 0)
+            return disk_mirror_cause(m->c, &m->mirror);
+        if (m->mirror.lost == 0)
             tell(m);
-        bandwidth_follow(m);
-        if (!rest(m))
-            return call_cancelled(&m->c->call) ? err_task_cancelled(m->c->arena, m->c->task != NULL ? m->c->task : REF_NULL)
-                                               : err_internal(m->c->arena, "this host's daemon is stopping");
+        disk_mirror_limit(m->c, &m->mirror, disk_mirror_wanted_bandwidth(m->c, m->mirror.bandwidth));
+        TRY(disk_mirror_rest(m->c));
     }
 }
 
@@ -218,6 +159,8 @@ static struct error *step_switch(struct mover *m)
 {
     const struct member args[] = { member_of("to_sr", value_string(m->to_uuid)), member_of("to", value_string(m->to_location)) };
 
+    if (m->move->options != NULL)
+        TRY(queue_before_switch(m->c, m->move->options)); /* the mirror follows meanwhile */
     struct error *e = verb(m, m->c, "vdi.mirror_switch", args, ARRAY_LEN(args), NULL);
     if (e == NULL)
         return NULL;
@@ -225,7 +168,7 @@ static struct error *step_switch(struct mover *m)
     if (outcome == DISK_MOVE_SWITCHED)
         return NULL;
     m->unknown = outcome == DISK_MOVE_UNKNOWN;
-    return error_is(e, "SR_BACKEND_FAILURE") ? failed(m, error_text(m->c->arena, e)) : e;
+    return error_is(e, "SR_BACKEND_FAILURE") ? disk_mirror_failed(m->c, &m->mirror, error_text(m->c->arena, e)) : e;
 }
 
 /* --- steps 6 and 7: the rows follow, the old disk goes --------------------------------------------------------------- */
@@ -234,7 +177,7 @@ static void note_result(struct mover *m)
     static const char *const keys[][2] = { { "mirror_sent", "migrate:bytes" },       { "mirror_proven", "migrate:proven" },
                                            { "mirror_repaired", "migrate:repaired" }, { "mirror_pause_us", "migrate:pause_us" } };
     for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
-        task_note(m->c, keys[i][1], arena_printf(m->c->arena, "%lld", (long long)value_get_int(&m->status, keys[i][0], 0)));
+        task_note(m->c, keys[i][1], arena_printf(m->c->arena, "%lld", (long long)value_get_int(&m->mirror.status, keys[i][0], 0)));
 }
 
 static struct error *step_commit(struct mover *m)
@@ -311,6 +254,7 @@ struct error *disk_move_run(struct api_call *c, struct disk_move *move)
     m.from_uuid = row_string(from, F_SR_uuid);
     m.to_uuid = row_string(to, F_SR_uuid);
     m.location = row_string(m.vdi, F_VDI_location);
+    m.mirror = (struct disk_mirror){ .host = move->host, .vdi = move->vdi, .sr = row_string(m.vdi, F_VDI_SR), .sr_uuid = m.from_uuid, .location = m.location };
     task_set_cancellable(c, true);
     TRY(run_steps(&m));
     call_progress(&c->call, 1);

@@ -12,6 +12,7 @@
 #define XAPI_MIGRATE_DISK_MOVE_H
 
 #include "xapi/core/api_call.h"
+#include "xapi/migrate/move_options.h"
 
 #define DISK_MOVE_KEY "move"                 /* in sm_config of the source */
 #define DISK_QUARANTINE_KEY "quarantine_until" /* in other_config of a source that is kept: epoch seconds */
@@ -23,6 +24,7 @@ struct disk_move {
     int64_t bandwidth;       /* bytes/s; 0: unlimited. other_config:bandwidth of the task changes it (MiB/s or a word) */
     int64_t budget_us;       /* longest pause of the guest's disk at the switch; 0: the datapath's default */
     int64_t quarantine_s;    /* how long the old disk is kept; 0: not at all */
+    const struct move_options *options; /* its window and hold are kept before the switch; NULL: neither */
     const char *target;      /* result: ref of the new VDI */
 };
 

@@ -54,7 +54,7 @@ static struct error *error_from_json(struct arena *a, const char *bytes, size_t 
     return error_from_strings(a, code, n, strings);
 }
 
-int handshake_receive(struct arena *a, struct byte_stream *stream, int cancel_fd, int timeout_ms, struct error **error_r)
+static int receive_message(struct arena *a, struct byte_stream *stream, int cancel_fd, int timeout_ms, char **bytes_r, size_t *len_r)
 {
     int r = bytes_wait(stream, cancel_fd, timeout_ms);
     if (r <= 0)
@@ -64,14 +64,46 @@ int handshake_receive(struct arena *a, struct byte_stream *stream, int cancel_fd
     if (r != 0)
         return r;
     size_t len = (size_t)head[0] << 8 | head[1];
-    *error_r = NULL;
-    if (len == 0)
-        return 0;
     char *bytes = arena_alloc(a, len + 1);
-    r = bytes_read_all(stream, bytes, len);
+    r = len > 0 ? bytes_read_all(stream, bytes, len) : 0;
     if (r != 0)
         return r;
     bytes[len] = '\0';
-    *error_r = error_from_json(a, bytes, len);
+    *bytes_r = bytes;
+    *len_r = len;
     return 0;
+}
+
+int handshake_receive(struct arena *a, struct byte_stream *stream, int cancel_fd, int timeout_ms, struct error **error_r)
+{
+    char *bytes;
+    size_t len;
+    int r = receive_message(a, stream, cancel_fd, timeout_ms, &bytes, &len);
+    if (r == 0)
+        *error_r = len > 0 ? error_from_json(a, bytes, len) : NULL;
+    return r;
+}
+
+int handshake_send_value(struct byte_stream *stream, const struct value *v)
+{
+    AUTO_TEXT t = TEXT_INIT;
+    text_add_len(&t, "\0\0", 2);
+    json_write(&t, v);
+    size_t len = t.len - 2;
+    if (len > HANDSHAKE_MAX)
+        return -EMSGSIZE;
+    t.bytes[0] = (char)(len >> 8);
+    t.bytes[1] = (char)(len & 0xff);
+    return bytes_write(stream, t.bytes, t.len);
+}
+
+int handshake_receive_value(struct arena *a, struct byte_stream *stream, int timeout_ms, struct value *v)
+{
+    char *bytes;
+    size_t len;
+    const char *reason;
+    int r = receive_message(a, stream, -1, timeout_ms, &bytes, &len);
+    if (r != 0)
+        return r;
+    return json_parse(a, bytes, len, v, &reason) && v->kind == VALUE_MAP ? 0 : -EPROTO;
 }

@@ -1,15 +1,18 @@
 /* The receiving pool's coordinator: verbs by which the sending one opens disks, admits the VM and ends the move. All of them
  * name the migration; all but the first are authorised by its key too (credentials.h). Each is idempotent.
  *
- *   incoming.open    migration_id, key, vm (uuid), vm_name, host (ref), from (name), disks: set of { id, sr (ref), size, format,
- *                    name_label, … as of vdi_row_create } -> disks: map id -> { target, uuid, sr_uuid, location }
- *   incoming.admit   migration_id, vm (ref, as imported), options -> spec, final_uuid, disks (destination_disks), vifs
- *   incoming.commit  migration_id, power, domid, keep (bool: not persistent …) -> vm (ref)
+ *   incoming.open    migration_id, key, vm (uuid), vm_name, host (ref), from (uuid), from_name, disks: set of { id, sr (ref), size,
+ *                    format, chosen (as of vdi_row_create), snapshot, snapshot_time, on_boot }
+ *                    -> disks: map id -> { target (ref), uuid, sr_uuid, location }
+ *   incoming.admit   migration_id, vm (ref, as imported), running, vbds and vifs (devices that are plugged in)
+ *                    -> spec, final_uuid, disks (what the host opens once it has committed)
+ *   incoming.commit  migration_id, power, domid, persistent -> vm (ref)
  *   incoming.abort   migration_id
- *   incoming.ask     migration_id -> state: "open", "committed", "aborted" (an unknown one is aborted for good)
+ *   incoming.ask     migration_id -> stage, outcome (ledger.h); an unknown one is "done", "failed"
  * Between open and commit or abort the ledger has a row LEDGER_IN; the VM is marked with the operation "import" and shown with
- * other_config:incoming = the migration's id. Recovery: a row that is not done is settled by asking the host's journal
- * (migrate.ask decides an undecided one only when nobody has told of it for incoming-patience seconds). */
+ * other_config:incoming = the migration's id. The sending side decides; but once a minute a row whose VM runs on its host under
+ * its own name (which it only has after the commit point) is committed, and one that nobody has touched for
+ * incoming-abandoned-s (a day) is given up. */
 #ifndef XAPI_MIGRATE_INCOMING_H
 #define XAPI_MIGRATE_INCOMING_H
 

@@ -249,6 +249,20 @@ struct error *journal_list(struct arena *a, struct journal *j, struct journal_en
     return NULL;
 }
 
+void journal_expire(struct journal *j, int64_t before)
+{
+    CLEANUP(dir_cleanup) DIR *dir = opendir(j->dir);
+    AUTO_ARENA a = arena_new();
+    struct stat st;
+
+    for (struct dirent *d; dir != NULL && (d = readdir(dir)) != NULL;) {
+        const char *id;
+        enum journal_side side;
+        if (name_parse(a, d->d_name, &id, &side) && fstatat(dirfd(dir), d->d_name, &st, 0) == 0 && st.st_mtime < before)
+            journal_forget(j, id, side);
+    }
+}
+
 void journal_forget(struct journal *j, const char *id, enum journal_side side)
 {
     AUTO_ARENA a = arena_new();

@@ -31,6 +31,8 @@ bool journal_state(struct journal *, const char *migration_id, enum journal_side
 struct journal_entry { const char *migration_id; enum journal_side side; enum journal_state state; struct value facts; };
 /* All migrations on record, unfinished first; in the arena. */
 NODISCARD struct error *journal_list(struct arena *, struct journal *, struct journal_entry **entries_r, unsigned *n_r);
+/* Forgets what finished and was last written before that wall second. */
+void journal_expire(struct journal *, int64_t before);
 /* Forgets a finished one (DONE, RESUMED, RUNNING); ABORTED stays as a tombstone. */
 void journal_forget(struct journal *, const char *migration_id, enum journal_side);
 

@@ -3,7 +3,10 @@
  * One SQLite file "migrations.db" in the coordinator's state directory (WAL, synchronous FULL). A migration between two
  * pools stands in both ledgers, as LEDGER_OUT in the source's and LEDGER_IN in the destination's; a write is durable when
  * it returns. All may block on disk; lock class LEDGER inside. Rows are never deleted but by age: those that ended more
- * than ledger-days (xapi.conf, 400) ago. 100,000 rows are paged within 200 ms (indices on began_ms, vm_uuid, outcome). */
+ * than ledger-days (xapi.conf, 400) ago. 100,000 rows are paged within 200 ms (indices on began_ms, vm_uuid, outcome).
+ *
+ * A file of a newer version is refused. A damaged one is moved aside as migrations.db.corrupt-<time>, loudly, and a new
+ * one begun: the daemon must serve. A NULL ledger (a member's) keeps nothing and knows nothing. */
 #ifndef XAPI_MIGRATE_LEDGER_H
 #define XAPI_MIGRATE_LEDGER_H
 
@@ -28,7 +31,12 @@ struct ledger_row {
     struct value facts;           /* map of strings: what was measured; names in the README (phase.*, bytes, rounds, …) */
 };
 
+struct xapi;
 struct ledger;
+/* xapi->ledger of a coordinator, and its housekeeping once an hour; a member has none. stop: when nobody writes any more. */
+NODISCARD struct error *ledger_start(struct arena *, struct xapi *);
+void ledger_stop(struct xapi *);
+
 NODISCARD struct error *ledger_open(struct arena *, const char *path, struct ledger **); /* path NULL: in memory (tests) */
 void ledger_close(struct ledger *); /* NULL is fine */
 
@@ -36,11 +44,15 @@ void ledger_close(struct ledger *); /* NULL is fine */
 NODISCARD struct error *ledger_put(struct arena *, struct ledger *, const struct ledger_row *);
 /* False when there is none; strings in the arena. */
 NODISCARD struct error *ledger_get(struct arena *, struct ledger *, const char *id, enum ledger_side, struct ledger_row *, bool *found_r);
+/* The row goes on under another id. */
+NODISCARD struct error *ledger_rename(struct arena *, struct ledger *, const char *id, enum ledger_side, const char *new_id);
+/* The row with that key (one that is under way before one that is done). */
+NODISCARD struct error *ledger_by_key(struct arena *, struct ledger *, const char *key, struct ledger_row *, bool *found_r);
 /* Merges into facts (a map of strings); an unknown id is fine. */
 NODISCARD struct error *ledger_add_facts(struct arena *, struct ledger *, const char *id, enum ledger_side, const struct value *facts);
 /* Sets stage (and note, when not NULL) of a row. */
 NODISCARD struct error *ledger_stage(struct arena *, struct ledger *, const char *id, enum ledger_side, const char *stage, const struct value *note);
-/* stage "done" with its outcome and the end's time. */
+/* stage "done" with its outcome and the end's time. The first end of a row counts: a later one changes nothing. */
 NODISCARD struct error *ledger_end(struct arena *, struct ledger *, const char *id, enum ledger_side, const char *outcome, const char *cause,
                                    const char *recovery, int64_t ended_ms);
 
@@ -52,5 +64,12 @@ struct ledger_query {
 };
 /* Newest first; in the arena. */
 NODISCARD struct error *ledger_list(struct arena *, struct ledger *, const struct ledger_query *, struct ledger_row **rows_r, unsigned *n_r);
+
+/* Deletes what ended before that time. */
+NODISCARD struct error *ledger_prune(struct arena *, struct ledger *, int64_t before_ms, unsigned *gone_r);
+
+/* Sums over all rows that are done, for metrics: read once, then kept up. */
+struct ledger_totals;
+NODISCARD struct error *ledger_totals(struct arena *, struct ledger *, struct ledger_totals *); /* ledger_totals.h */
 
 #endif

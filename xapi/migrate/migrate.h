@@ -23,11 +23,15 @@ void migrate_stop(struct xapi *);
 void migrate_http_put(struct http_exchange *, void *ctx); /* ctx: struct xapi */
 
 /* Agent verbs (xapi/pool/agent_verbs.c lists them): args and results are documented in sender.c and
- * receiver.c. */
+ * receiver.c, sender_control.c (status, control) and outcome.c (outcome, settled). */
 struct error *migrate_verb_prepare(struct call *, struct xapi *, const struct value *args, struct value *result_r);
 struct error *migrate_verb_send(struct call *, struct xapi *, const struct value *args, struct value *result_r);
 struct error *migrate_verb_ask(struct call *, struct xapi *, const struct value *args, struct value *result_r);
 struct error *migrate_verb_abort(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_outcome(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_settled(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_status(struct call *, struct xapi *, const struct value *args, struct value *result_r);
+struct error *migrate_verb_control(struct call *, struct xapi *, const struct value *args, struct value *result_r);
 struct error *migrate_verb_list(struct call *, struct xapi *, const struct value *args, struct value *result_r);
 
 #endif

@@ -5,12 +5,15 @@
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
+#include "rpc/base/work.h"
 #include "xapi/core/agent.h"
+#include "xapi/migrate/receiver.h"
 
 LOG_MODULE(migrate);
 
 #define TEMP_PREFIX 24
 #define ASK_AGAIN_MS 500
+#define KEPT_S (30 * 86400) /* finished records that nobody settles */
 
 void migration_temp_uuid(const char *vm_uuid, enum journal_side side, char *out)
 {
@@ -45,6 +48,42 @@ void migrations_stream(struct migrations *m, struct byte_stream **slot, struct b
     *slot = stream;
     if (m->stopping && stream != NULL)
         bytes_abort(stream);
+}
+
+bool migrations_claim(struct migrations *m, struct migration_claim *claim, const char *id)
+{
+    LOCK_SCOPE(&m->lock);
+    for (const struct migration_claim *other = m->claims; other != NULL; other = other->next)
+        if (strcmp(other->id, id) == 0)
+            return false;
+    *claim = (struct migration_claim){ .next = m->claims, .id = id };
+    m->claims = claim;
+    return true;
+}
+
+void migrations_unclaim(struct migrations *m, struct migration_claim *gone)
+{
+    LOCK_SCOPE(&m->lock);
+    for (struct migration_claim **p = &m->claims; *p != NULL; p = &(*p)->next)
+        if (*p == gone) {
+            *p = gone->next;
+            return;
+        }
+}
+
+void migrations_thread(struct migrations *m, const char *name, void *(*fn)(void *), void *arg)
+{
+    lock_take(&m->lock);
+    m->recovering++;
+    lock_drop(&m->lock);
+    pthread_detach(thread_start(name, fn, arg));
+}
+
+void migrations_thread_end(struct migrations *m)
+{
+    LOCK_SCOPE(&m->lock);
+    m->recovering--;
+    cond_broadcast(&m->changed);
 }
 
 bool migrations_pause(struct migrations *m, int64_t ms)
@@ -113,7 +152,10 @@ struct error *migrate_start(struct arena *a, struct xapi *xapi)
     cond_init(&m->changed);
     xapi->migrations = m;
     TRY(journal_open(a, arena_printf(a, "%s/journal", xapi->dir), &m->journal));
-    return migrations_recover(a, m);
+    journal_expire(m->journal, clock_wall(xapi->clock) - KEPT_S);
+    TRY(migrations_recover(a, m));
+    migrations_thread(m, "migrate-patience", incoming_patience, m);
+    return NULL;
 }
 
 void migrate_quiesce(struct xapi *xapi)
@@ -125,8 +167,9 @@ void migrate_quiesce(struct xapi *xapi)
     for (struct migration_worker *w = m->workers; w != NULL; w = w->next) {
         if (w->vm != NULL)
             bytes_abort(w->vm);
-        if (w->mem != NULL)
-            bytes_abort(w->mem);
+        for (unsigned i = 0; i < FAN_MAX; i++)
+            if (w->mem[i] != NULL)
+                bytes_abort(w->mem[i]);
     }
 }
 

@@ -4,10 +4,10 @@
  * move_run goes through a table of steps, each with its undo (move.c):
  *   note      the move is in the ledger (ledger.h): from here a crash is recovered from (move_recovery.c)
  *   open      the destination has made the disks and listens for their bytes
+ *   preflight both ways, before a byte of the guest moves (preflight.h)
  *   copy      disks nobody writes (snapshots, suspend images, read-only ones) are copied and proven
  *   mirror    the others are mirrored and follow
  *   admit     the destination knows the VM (cross-pool: its metadata) and has reserved room
- *   preflight both ways, before the guest is touched
  *   send      running: the source host's "migrate.send" (sender.c) with the two-phase switch; else the mirrors are handed over
  *   commit    rows of the destination, then of the source
  *   clean     what the source no longer needs
@@ -54,7 +54,8 @@ struct destination_ops {
     struct error *(*open)(struct api_call *, struct move *);
     /* Metadata and reservation. Fills move->spec, final_uuid, destination_disks, vm_there. */
     struct error *(*admit)(struct api_call *, struct move *);
-    /* After the switch: the VM is there for good; idempotent. power: "Running", "Paused", "Suspended", "Halted". */
+    /* After the switch: the VM is there for good, its rows say so; idempotent. power: "Running", "Paused", "Suspended",
+     * "Halted". Of a destination in this pool also what the source's rows said. */
     struct error *(*commit)(struct api_call *, struct move *, const char *power, int domid);
     /* Undoes open and admit; idempotent; failures are logged and left to the destination's own recovery. */
     void (*abort)(struct api_call *, struct move *);
@@ -66,7 +67,8 @@ struct destination {
     const char *host;              /* ref of the host, in its own pool */
     const char *host_uuid, *host_name;
     struct http_target target;     /* its front, as the source host reaches it; cookie: the migration's key */
-    struct peer_pool *peer;      /* another pool: peer_pool.h; NULL: this one */
+    struct peer_pool *peer;        /* another pool: peer_pool.h; NULL: this one (or after a restart: master is enough) */
+    struct http_target master;     /* another pool's coordinator; cookie: the migration's key */
 };
 
 struct move {
@@ -84,18 +86,24 @@ struct move {
     struct move_vgpu *vgpus;
     unsigned n_vgpus;
     /* filled on the way */
+    const char *attempt;           /* what the hosts know it by: a new one each time the memory is sent */
     const char *final_uuid;        /* of the VM there: its own, but for a copy */
     const char *vm_there;          /* ref */
     struct value spec;             /* vm_spec for migrate.prepare */
     struct value destination_disks; /* set of { sr, location }: what the destination opens once it has committed */
     struct value result;           /* of migrate.send */
+    const char *final_power;       /* once committed: as of destination_ops.commit */
+    int final_domid;
 };
 
 /* The caller has marked the VM's operation and checked everything (send_checks.h). Blocks for as long as it takes.
  * *vm_ref_r: the VM's ref at the destination. */
 NODISCARD struct error *move_run(struct api_call *, struct move *, const char **vm_ref_r);
 
-/* Coordinator: finishes or rolls back what an earlier life left unfinished; again whenever a host comes up. */
+/* Before hosts report and clients come in (the ledger is open): VMs in mid-migration are marked. moves_close frees. */
+void moves_open(struct xapi *);
+void moves_close(struct xapi *);
+/* Coordinator: finishes or rolls back what an earlier life left unfinished; again every 15 s and whenever a host comes up. */
 void moves_start(struct xapi *);
 void moves_host_up(struct xapi *, const char *host_ref);
 

@@ -1,7 +1,8 @@
 /* The options map of VM.pool_migrate and VM.migrate_send, read once (specs/migration-semantics.md §1.2 and design §10).
  *
- * Unknown keys are ignored. Of the keys that xapi knows the reading is xapi's (force, copy: strict; compress: lenient).
- * Of ours a value that is not understood is INVALID_VALUE [key; value]: nothing is guessed. */
+ * Unknown keys are ignored; an empty value is an absent one. Of the keys that xapi knows the reading is xapi's (force,
+ * copy: strict; compress, live: lenient). Of ours a value that is not understood is INVALID_VALUE [key; value]: nothing is
+ * guessed. Booleans of ours: true, on, 1, false, off, 0. */
 #ifndef XAPI_MIGRATE_MOVE_OPTIONS_H
 #define XAPI_MIGRATE_MOVE_OPTIONS_H
 
@@ -23,20 +24,22 @@ struct move_options {
     enum move_on_timeout on_timeout;
     enum move_postcopy postcopy;
     int64_t postcopy_after_s;
-    bool fallback_non_live, paused, keep_source, auto_converge, eject_cds, overwrite;
+    bool fallback_non_live;      /* fallback=non-live (none) */
+    bool paused, keep_source, auto_converge, overwrite;
+    bool eject_cds;              /* cd=eject (refuse) */
     bool persistent;             /* default true */
-    const char *migrate_address; /* of migrate_uri, or NULL */
+    const char *migrate_address; /* of migrate_uri (tcp://host:port), or NULL */
     int migrate_port;            /* 0: none; a port without an address is refused */
     /* the queue (queue.h) */
-    bool queue_refuse;
+    bool queue_refuse;           /* queue=refuse (wait) */
     int priority;                /* higher goes first; 0 */
-    int64_t not_before;          /* wall seconds; 0: now */
+    int64_t not_before;          /* wall seconds (given so or as a datetime); 0: now */
     const char *window;          /* "HH:MM-HH:MM" (UTC) in which the switch may happen, or NULL */
     bool hold;                   /* wait before the switch until the task's other_config says release=true */
 };
 
 /* INVALID_VALUE [key; value]; OPERATION_NOT_ALLOWED [reason] for combinations: persistent=false with keep_source=false
- * needs force. Strings belong to the map. */
+ * needs force; on_timeout=postcopy needs postcopy. Strings belong to the map or the arena. */
 NODISCARD struct error *move_options_read(struct arena *, const struct value *map, struct move_options *);
 
 #endif

@@ -1,21 +1,16 @@
-/* The destination's side of a move (wire.h): agent verbs migrate.prepare, .ask and .abort, and the PUTs.
+/* The destination's side of a move (wire.h): agent verb migrate.prepare, and the conversation on the vm stream.
  *
- * One 'struct incoming' a migration. Its phase is guarded by the MIGRATE lock; nobody waits for the disk
- * under it: who decides takes the phase DECIDING, writes the journal unlocked, then publishes the outcome.
- *
- *   PREPARED -> RESTORING -> READY -> COMMITTED | ABORTED, through DECIDING while the journal is written
- *
- * READY, GO and ask/abort race for DECIDING; whoever loses waits for the outcome. ABORTED is for ever. */
+ * Verb migrate.prepare. Arguments: migration_id, vm (uuid here, in the end), temp (uuid until then), spec, key, disks (opened
+ * here once it has committed), vifs (announced here), paused (it stays so). Answer: what is offered beyond the plain protocol
+ * (wire.h). A migration whose source does not come within incoming-patience seconds is given up. */
 #include <errno.h>
 #include <string.h>
 
 #include "rpc/base/fault.h"
 #include "rpc/base/log.h"
-#include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
-#include "xapi/core/session.h"
-#include "xapi/migrate/disks.h"
-#include "xapi/migrate/migrations.h"
+#include "xapi/migrate/announce.h"
+#include "xapi/migrate/receiver.h"
 #include "xapi/migrate/wire.h"
 
 LOG_MODULE(receiver);
@@ -24,120 +19,41 @@ LOG_MODULE(receiver);
 #define OPEN_MS 20000      /* for the disks, before the source hears that the guest does not run yet */
 #define OPEN_AGAIN_MS 500
 
-enum phase { PHASE_PREPARED, PHASE_RESTORING, PHASE_READY, PHASE_DECIDING, PHASE_COMMITTED, PHASE_ABORTED };
-
-struct incoming {
-    struct incoming *next;
-    unsigned refs;       /* the list's, and one for each thread that works on it */
-    char *id, *vm_uuid, *temp;
-    struct arena *arena; /* owns spec */
-    struct vm_spec spec;
-    struct value *spec_value;
-    struct value disks;  /* a set, in 'arena' (disks.h) */
-    enum phase phase;
-    bool vm_connected, mem_connected, image_done;
-    struct error *image_error; /* in 'arena' */
-    struct byte_stream *vm, *mem; /* for waking the threads that read them; borrowed from those threads */
-};
-
-/* --- the table --------------------------------------------------------------------------------------- */
-static void incoming_unref_locked(struct incoming *in)
+/* --- prepare --------------------------------------------------------------------------------------------- */
+static struct value offer(struct arena *a)
 {
-    if (--in->refs > 0)
-        return;
-    arena_free(in->arena);
-    xfree(in->id);
-    xfree(in->vm_uuid);
-    xfree(in->temp);
-    xfree(in);
+    static const char *const words[] = { "confirm", "alive", "report" };
+    struct value_list extras = { 0 }, compress = { 0 };
+    struct value_dict d = { 0 };
+
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+        value_list_add(a, &extras, value_string(words[i]));
+    value_list_add(a, &compress, value_string("zstd"));
+    value_dict_add(a, &d, "streams", value_int(FAN_MAX));
+    value_dict_add(a, &d, "compress", value_list_value(&compress));
+    value_dict_add(a, &d, "extras", value_list_value(&extras));
+    return value_dict_value(&d);
 }
 
-static void incoming_unref(struct migrations *m, struct incoming *in)
+static struct value set_of(struct arena *a, const struct value *args, const char *name)
 {
-    LOCK_SCOPE(&m->lock);
-    incoming_unref_locked(in);
+    const struct value *v = value_get(args, name);
+
+    return v != NULL && v->kind == VALUE_SET ? value_dup(a, v) : value_set(NULL, 0);
 }
 
-static struct incoming *find_locked(struct migrations *m, const char *id)
+static struct error *incoming_fill(struct call *c, struct incoming *in, const struct value *args, const struct value *spec)
 {
-    for (struct incoming *in = m->incoming; in != NULL; in = in->next)
-        if (strcmp(in->id, id) == 0)
-            return in;
-    return NULL;
-}
+    struct arena *a = in->arena;
+    struct value *copy = arena_alloc(a, sizeof *copy);
 
-static void remove_locked(struct migrations *m, struct incoming *gone)
-{
-    for (struct incoming **p = &m->incoming; *p != NULL; p = &(*p)->next)
-        if (*p == gone) {
-            *p = gone->next;
-            incoming_unref_locked(gone);
-            return;
-        }
-}
-
-void incoming_free_all(struct migrations *m)
-{
-    LOCK_SCOPE(&m->lock);
-    while (m->incoming != NULL)
-        remove_locked(m, m->incoming);
-}
-
-static struct error *note(struct arena *a, struct migrations *m, const struct incoming *in, enum journal_state state)
-{
-    struct member facts[] = { member_of("vm", value_string(in->vm_uuid)), member_of("temp", value_string(in->temp)),
-                              member_of("disks", in->disks) };
-    struct value v = value_map(facts, ARRAY_LEN(facts));
-    return journal_write(a, m->journal, in->id, JOURNAL_DESTINATION, state, &v);
-}
-
-/* --- deciding: exactly one of COMMITTED and ABORTED, durable before anyone hears of it ------------------ */
-/* Returns the outcome. A journal that cannot be written decides nothing for COMMITTED (it turns into
- * ABORTED in memory, and the caller destroys the domain), since what is not durable was never said. */
-static enum phase decide(struct arena *a, struct migrations *m, struct incoming *in, enum phase wish)
-{
-    lock_take(&m->lock);
-    while (in->phase == PHASE_DECIDING)
-        cond_wait(&m->changed, &m->lock);
-    if (in->phase == PHASE_COMMITTED || in->phase == PHASE_ABORTED) {
-        enum phase outcome = in->phase;
-        lock_drop(&m->lock);
-        return outcome;
-    }
-    if (wish == PHASE_COMMITTED && in->phase != PHASE_READY)
-        wish = PHASE_ABORTED;
-    in->phase = PHASE_DECIDING;
-    lock_drop(&m->lock);
-
-    struct error *e = note(a, m, in, wish == PHASE_COMMITTED ? JOURNAL_COMMITTED : JOURNAL_ABORTED);
-    if (e != NULL) {
-        log_err("migration %s: %s", in->id, error_text(a, e));
-        wish = PHASE_ABORTED;
-    }
-    lock_take(&m->lock);
-    in->phase = wish;
-    if (wish == PHASE_ABORTED && in->mem != NULL)
-        bytes_abort(in->mem);
-    cond_broadcast(&m->changed);
-    lock_drop(&m->lock);
-    return wish;
-}
-
-/* --- verbs --------------------------------------------------------------------------------------------- */
-static struct incoming *incoming_new(struct arena *a, const char *id, const char *vm, const char *temp)
-{
-    struct incoming *in = xcalloc(1, sizeof *in);
-    in->refs = 1;
-    in->id = xstrdup(id);
-    in->vm_uuid = xstrdup(vm);
-    in->temp = xstrdup(temp);
-    in->arena = a;
-    return in;
-}
-
-static struct error *refused(struct arena *a, const char *id)
-{
-    return err_internal(a, "migration %s was aborted here and stays so", id);
+    in->prepared_ms = clock_ms(c->clock);
+    in->disks = set_of(a, args, "disks");
+    in->vifs = set_of(a, args, "vifs");
+    in->key = arena_strdup(a, value_get_string(args, "key", ""));
+    in->paused = value_get_bool(args, "paused", false);
+    *copy = value_dup(a, spec);
+    return error_dup(c->arena, vm_spec_from_value(a, copy, &in->spec));
 }
 
 struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
@@ -151,19 +67,12 @@ struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const stru
     enum journal_state past;
     if (journal_state(m->journal, id, JOURNAL_DESTINATION, &past)) /* an id is good for one migration */
         return err_internal(c->arena, "migration %s is known here already: %s", id, journal_state_name(past));
-    struct arena *a = arena_new();
-    struct incoming *in = incoming_new(a, id, vm, temp);
-    const struct value *disks = value_get(args, "disks");
-    in->disks = disks != NULL && disks->kind == VALUE_SET ? value_dup(a, disks) : value_set(NULL, 0);
-    struct value *copy = arena_alloc(a, sizeof *copy);
-    *copy = value_dup(a, spec);
-    struct error *e = vm_spec_from_value(a, copy, &in->spec);
+    struct incoming *in = incoming_new(id, vm, temp);
+    struct error *e = incoming_fill(c, in, args, spec);
     if (e == NULL)
-        e = note(c->arena, m, in, JOURNAL_PREPARED);
-    else
-        e = error_dup(c->arena, e);
+        e = incoming_note(c->arena, m, in, JOURNAL_PREPARED);
     lock_take(&m->lock);
-    if (e == NULL && find_locked(m, id) != NULL)
+    if (e == NULL && incoming_find_locked(m, id) != NULL)
         e = err_internal(c->arena, "migration %s is already under way here", id);
     if (e == NULL) {
         in->next = m->incoming;
@@ -172,110 +81,11 @@ struct error *migrate_verb_prepare(struct call *c, struct xapi *xapi, const stru
         incoming_unref_locked(in);
     }
     lock_drop(&m->lock);
-    *result_r = value_map(NULL, 0);
+    *result_r = offer(c->arena);
     return e;
 }
 
-/* The source asks on a new connection, so the old one is dead, whether its end was noticed here or not. */
-static void wake_conversation(struct migrations *m, struct incoming *in)
-{
-    LOCK_SCOPE(&m->lock);
-    if (in->vm != NULL)
-        bytes_abort(in->vm);
-}
-
-static struct value state_answer(struct arena *a, enum phase outcome)
-{
-    struct value_dict d = { 0 };
-    value_dict_add(a, &d, "state", value_string(outcome == PHASE_COMMITTED ? "COMMITTED" : "ABORTED"));
-    return value_dict_value(&d);
-}
-
-/* What became of it, for good: an undecided one is aborted here and now, an unknown one as well, so that
- * the source may resume its guest and a late GO finds a tombstone. */
-struct error *migrate_verb_ask(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
-{
-    struct migrations *m = xapi->migrations;
-    const char *id = value_get_string(args, "migration_id", "");
-    lock_take(&m->lock);
-    struct incoming *in = find_locked(m, id);
-    if (in != NULL)
-        in->refs++;
-    lock_drop(&m->lock);
-    if (in != NULL) {
-        enum phase outcome = decide(c->arena, m, in, PHASE_ABORTED);
-        if (outcome == PHASE_ABORTED)
-            wake_conversation(m, in);
-        incoming_unref(m, in);
-        *result_r = state_answer(c->arena, outcome);
-        return NULL;
-    }
-    enum journal_state state;
-    bool known = journal_state(m->journal, id, JOURNAL_DESTINATION, &state);
-    if (known && (state == JOURNAL_COMMITTED || state == JOURNAL_RUNNING)) {
-        *result_r = state_answer(c->arena, PHASE_COMMITTED);
-        return NULL;
-    }
-    if (!known || state != JOURNAL_ABORTED)
-        TRY(journal_write(c->arena, m->journal, id, JOURNAL_DESTINATION, JOURNAL_ABORTED, NULL));
-    *result_r = state_answer(c->arena, PHASE_ABORTED);
-    return NULL;
-}
-
-struct error *migrate_verb_abort(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
-{
-    struct error *e = migrate_verb_ask(c, xapi, args, result_r);
-    struct migrations *m = xapi->migrations;
-    LOCK_SCOPE(&m->lock);
-    struct incoming *in = find_locked(m, value_get_string(args, "migration_id", ""));
-    if (in != NULL && in->phase == PHASE_ABORTED && !in->vm_connected)
-        remove_locked(m, in); /* nobody else will */
-    return e;
-}
-
-/* --- the mem stream ---------------------------------------------------------------------------------------- */
-static bool attach_mem(struct migrations *m, struct incoming *in, struct byte_stream *stream)
-{
-    LOCK_SCOPE(&m->lock);
-    if (in->phase != PHASE_RESTORING || in->mem_connected)
-        return false;
-    in->mem_connected = true;
-    in->mem = stream;
-    cond_broadcast(&m->changed);
-    return true;
-}
-
-static void receive_mem(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *stream)
-{
-    if (!attach_mem(m, in, stream)) {
-        int ignored = handshake_send(stream, err_internal(c->arena, "no migration waits for this memory stream"));
-        log_warn("migration %s: an unexpected memory stream was refused (%d)", in->id, ignored);
-        return;
-    }
-    struct error *e = NULL;
-    int r = handshake_send(stream, NULL);
-    if (r != 0)
-        e = err_internal(c->arena, "the memory stream broke at its start: %s", strerror(-r));
-    else
-        e = xenops_restore(c, m->xapi->xenops, in->temp, &in->spec, stream);
-    LOCK_SCOPE(&m->lock);
-    in->image_error = error_dup(in->arena, e);
-    in->image_done = true;
-    in->mem = NULL;
-    cond_broadcast(&m->changed);
-}
-
-/* --- the vm stream: the whole conversation ------------------------------------------------------------------ */
-static struct error *wait_image(struct arena *a, struct migrations *m, struct incoming *in)
-{
-    LOCK_SCOPE(&m->lock);
-    while (!in->image_done && in->phase == PHASE_RESTORING && !m->stopping)
-        cond_wait_ms(&m->changed, &m->lock, 1000);
-    if (!in->image_done || in->phase != PHASE_RESTORING)
-        return err_internal(a, "migration %s was given up while its image was received", in->id);
-    return error_dup(a, in->image_error);
-}
-
+/* --- up to READY --------------------------------------------------------------------------------------------- */
 /* READY is written under DECIDING like the outcomes, so that no record ever follows an ABORTED. */
 static struct error *become_ready(struct arena *a, struct migrations *m, struct incoming *in)
 {
@@ -286,7 +96,7 @@ static struct error *become_ready(struct arena *a, struct migrations *m, struct 
     lock_drop(&m->lock);
     if (!ours)
         return err_internal(a, "migration %s was given up before it was ready", in->id);
-    struct error *e = note(a, m, in, JOURNAL_READY);
+    struct error *e = incoming_note(a, m, in, JOURNAL_READY);
     lock_take(&m->lock);
     in->phase = e == NULL ? PHASE_READY : PHASE_RESTORING;
     cond_broadcast(&m->changed);
@@ -329,18 +139,37 @@ static struct error *say(struct call *c, struct byte_stream *vm, const char *wha
 }
 
 /* Up to READY; whatever fails here aborts. */
-static struct error *receive_until_ready(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
+static struct error *receive_until_ready(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w,
+                                         struct byte_stream *vm)
 {
     TRY(reserve(c, m, in));
     TRY(say(c, vm, "telling the source that memory is reserved"));
     TRY(hear(c, vm, MEM_CONNECT_MS, "waiting for the source to open its memory stream"));
-    TRY(wait_image(c->arena, m, in));
+    TRY(receive_wait_image(c, m, in, w->alive ? vm : NULL));
     TRY(become_ready(c->arena, m, in));
     if (fault_hit("migrate.destination.ready"))
         return err_internal(c->arena, "injected fault before READY");
     return say(c, vm, "telling the source that the image is complete");
 }
 
+/* A source that goes silent between READY and GO is not waited for: it asks what became of it, and hears "aborted". */
+static struct error *hear_go(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w, struct byte_stream *vm,
+                             bool *postcopy_r)
+{
+    int timeout_ms = w->alive ? (int)(config_int(m->xapi->config, "migration-silence-s") * 1000) : -1;
+    struct error *go = hear(c, vm, timeout_ms, "waiting for GO");
+
+    if (!error_is(go, HANDSHAKE_GO))
+        return go;
+    for (unsigned i = 0; i < go->n_params; i++) {
+        *postcopy_r = *postcopy_r || strcmp(go->params[i], "postcopy") == 0;
+        if (strcmp(go->params[i], "paused") == 0 || strcmp(go->params[i], "run") == 0)
+            (void)incoming_set_paused(m, in->id, go->params[i][0] == 'p');
+    }
+    return NULL;
+}
+
+/* --- committed --------------------------------------------------------------------------------------------------- */
 /* Under its own name, its disks open, running. The source gave up its own before GO, so that they can be opened now. */
 static struct error *run_here(struct call *c, struct migrations *m, struct incoming *in)
 {
@@ -348,7 +177,7 @@ static struct error *run_here(struct call *c, struct migrations *m, struct incom
     if (xenops_find(c, m->xapi->xenops, in->vm_uuid, &info) != NULL)
         TRY(xenops_rename(c, m->xapi->xenops, in->temp, in->vm_uuid));
     TRY(migration_disks_open(c, m->xapi, &in->disks));
-    return xenops_unpause(c, m->xapi->xenops, in->vm_uuid);
+    return in->paused ? NULL : xenops_unpause(c, m->xapi->xenops, in->vm_uuid);
 }
 
 /* Somebody destroyed it meanwhile. */
@@ -372,8 +201,47 @@ static struct error *run_until(struct call *c, struct migrations *m, struct inco
     return e;
 }
 
+/* The network learns of it; then the source hears of that. */
+static void announce(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w, struct byte_stream *vm)
+{
+    int64_t ran_us = clock_us(c->clock), at_us = 0;
+    struct domain_info info = { .domid = -1 };
+    struct value_dict d = { 0 };
+    unsigned frames = 0;
+
+    if (in->vifs.len > 0 && !in->paused)
+        announce_vifs(c, m->xapi, &in->vifs, &frames, &at_us);
+    if (!w->report)
+        return;
+    struct error *unknown = xenops_find(c, m->xapi->xenops, in->vm_uuid, &info);
+    value_dict_add(c->arena, &d, "frames", value_int(frames));
+    value_dict_add(c->arena, &d, "announced_us", value_int(frames > 0 ? at_us - ran_us : -1));
+    value_dict_add(c->arena, &d, "domid", value_int(unknown == NULL ? info.domid : -1));
+    struct value report = value_dict_value(&d);
+    if (handshake_send_value(vm, &report) != 0)
+        log_debug("migration %s: the source did not hear the report", in->id);
+}
+
+/* The pages that were left out follow on mem stream 0, while the guest runs. */
+static void receive_pages(struct call *c, struct migrations *m, struct incoming *in)
+{
+    int64_t bytes = 0;
+
+    lock_take(&m->lock);
+    struct byte_stream *stream = in->mem[0]; /* open until we release it */
+    lock_drop(&m->lock);
+    struct error *e = stream != NULL ? xenops_postcopy_receive(c, m->xapi->xenops, in->vm_uuid, stream, &bytes)
+                                     : err_internal(c->arena, "the memory stream is closed");
+    if (e != NULL)
+        log_err("migration %s: the guest runs here, but the rest of its memory did not come, and it waits for it: %s", in->id,
+                error_text(c->arena, e));
+    else
+        log_info("migration %s: %lld bytes of memory followed the guest", in->id, (long long)bytes);
+}
+
 /* COMMITTED is durable: from here the guest lives on this host, whatever the stream does. */
-static void run_committed(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
+static void run_committed(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w, struct byte_stream *vm,
+                          bool postcopy)
 {
     int r = fault_hit("migrate.destination.lose-committed") ? -EPIPE : handshake_send(vm, NULL);
     if (r != 0)
@@ -383,103 +251,60 @@ static void run_committed(struct call *c, struct migrations *m, struct incoming 
         log_err("migration %s: committed, but the guest stays paused here: %s", in->id, error_text(c->arena, e));
     if (handshake_send(vm, e) != 0)
         log_debug("migration %s: the source did not hear that the guest runs", in->id);
+    if (e == NULL)
+        announce(c, m, in, w, vm);
+    if (e == NULL && postcopy)
+        receive_pages(c, m, in);
     if (e != NULL && !gone(c, m, in))
         e = run_until(c, m, in, -1);
-    struct error *j = e == NULL || gone(c, m, in) ? note(c->arena, m, in, JOURNAL_RUNNING) : NULL;
+    struct error *j = e == NULL || gone(c, m, in) ? incoming_note(c->arena, m, in, JOURNAL_RUNNING) : NULL;
     if (j != NULL)
         log_err("migration %s: %s", in->id, error_text(c->arena, j));
 }
 
-static void receive_vm(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
+/* --- the conversation ------------------------------------------------------------------------------------------------ */
+/* The threads of the mem streams end, and with them whatever works on the domain. */
+static void release_memory(struct migrations *m, struct incoming *in)
 {
+    LOCK_SCOPE(&m->lock);
+    while (in->mem[0] != NULL && !in->image_done)
+        cond_wait(&m->changed, &m->lock);
+    in->released = true;
+    cond_broadcast(&m->changed);
+    while (in->mem_threads > 0)
+        cond_wait(&m->changed, &m->lock);
+}
+
+static void given_up(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm, struct error *e)
+{
+    log_warn("migration %s of %s to this host is given up: %s", in->id, in->vm_uuid, error_text(c->arena, e));
+    release_memory(m, in);
+    struct error *d = xenops_destroy(c, m->xapi->xenops, in->temp);
+    if (d != NULL)
+        log_err("migration %s: the unfinished copy could not be destroyed: %s", in->id, error_text(c->arena, d));
+    if (handshake_send(vm, e) != 0)
+        log_debug("migration %s: the source did not hear why", in->id);
+}
+
+void receive_vm(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w, struct byte_stream *vm)
+{
+    bool postcopy = false;
+
     if (!attach_vm(m, in, vm)) {
         int ignored = handshake_send(vm, err_internal(c->arena, "migration %s is not waiting for its source", in->id));
         log_warn("migration %s: an unexpected vm stream was refused (%d)", in->id, ignored);
         return;
     }
-    struct error *e = receive_until_ready(c, m, in, vm);
+    struct error *e = receive_until_ready(c, m, in, w, vm);
     if (e == NULL)
-        e = hear(c, vm, -1, "waiting for GO");
-    enum phase outcome = decide(c->arena, m, in, e == NULL ? PHASE_COMMITTED : PHASE_ABORTED);
-    if (outcome == PHASE_COMMITTED) {
-        run_committed(c, m, in, vm);
-    } else {
-        if (e == NULL)
-            e = refused(c->arena, in->id);
-        log_warn("migration %s of %s to this host is given up: %s", in->id, in->vm_uuid, error_text(c->arena, e));
-        lock_take(&m->lock);
-        while (in->mem_connected && !in->image_done)
-            cond_wait(&m->changed, &m->lock);
-        lock_drop(&m->lock);
-        struct error *d = xenops_destroy(c, m->xapi->xenops, in->temp);
-        if (d != NULL)
-            log_err("migration %s: the unfinished copy could not be destroyed: %s", in->id, error_text(c->arena, d));
-        if (handshake_send(vm, e) != 0)
-            log_debug("migration %s: the source did not hear why", in->id);
-    }
+        e = hear_go(c, m, in, w, vm, &postcopy);
+    enum phase outcome = incoming_decide(c->arena, m, in, e == NULL ? PHASE_COMMITTED : PHASE_ABORTED);
+    if (outcome == PHASE_COMMITTED)
+        run_committed(c, m, in, w, vm, postcopy);
+    else
+        given_up(c, m, in, vm, e != NULL ? e : incoming_refused(c->arena, in->id));
+    release_memory(m, in);
     LOCK_SCOPE(&m->lock);
     in->vm = NULL;
-    remove_locked(m, in);
-}
-
-/* --- HTTP ------------------------------------------------------------------------------------------------------ */
-struct put { struct xapi *xapi; struct incoming *in; bool mem; struct migration_worker worker; };
-
-static void put_run(struct http_exchange *x, struct byte_stream *stream, void *ctx)
-{
-    struct put *put = ctx;
-    AUTO_ARENA a = arena_new();
-    struct call c = { .arena = a, .clock = put->xapi->clock, .id = arena_printf(a, "M:%.8s", put->in->id) };
-    struct call *outer = call_enter(&c);
-    migrations_stream(put->xapi->migrations, &put->worker.vm, stream);
-    if (put->mem)
-        receive_mem(&c, put->xapi->migrations, put->in, stream);
-    else
-        receive_vm(&c, put->xapi->migrations, put->in, stream);
-    call_enter(outer);
-    migrations_stream(put->xapi->migrations, &put->worker.vm, NULL);
-    bytes_close(stream);
-    incoming_unref(put->xapi->migrations, put->in);
-    migrations_leave(put->xapi->migrations, &put->worker);
-    xfree(put);
-}
-
-static void refuse_put(struct http_exchange *x, int status)
-{
-    struct text body = TEXT_INIT;
-    http_reply(x, status, "text/plain", NULL, &body);
-}
-
-void migrate_http_put(struct http_exchange *x, void *ctx)
-{
-    struct xapi *xapi = ctx;
-    const struct http_request *req = http_request(x);
-    struct arena *a = http_arena(x);
-    const char *secret = http_cookie(a, req, "pool_secret"), *id = http_cookie(a, req, "migration_id");
-    static const char vm_path[] = "/services/xenops/migrate/vm/", mem_path[] = "/services/xenops/migrate/mem/";
-    bool mem = strncmp(req->path, mem_path, sizeof mem_path - 1) == 0;
-    if (!mem && strncmp(req->path, vm_path, sizeof vm_path - 1) != 0) {
-        refuse_put(x, 404);
-        return;
-    }
-    if (secret == NULL || !secret_equal(secret, xapi->pool_secret)) {
-        refuse_put(x, 401);
-        return;
-    }
-    struct put *put = xcalloc(1, sizeof *put);
-    *put = (struct put){ .xapi = xapi, .mem = mem };
-    if (id != NULL && migrations_enter(xapi->migrations, &put->worker)) {
-        lock_take(&xapi->migrations->lock);
-        put->in = find_locked(xapi->migrations, id);
-        if (put->in != NULL)
-            put->in->refs++;
-        lock_drop(&xapi->migrations->lock);
-        if (put->in != NULL) {
-            http_takeover(x, put_run, put);
-            return;
-        }
-        migrations_leave(xapi->migrations, &put->worker);
-    }
-    xfree(put);
-    refuse_put(x, 404);
+    incoming_remove_locked(m, in);
 }

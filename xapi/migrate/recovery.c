@@ -10,7 +10,6 @@
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
-#include "rpc/base/work.h"
 #include "xapi/migrate/disks.h"
 #include "xapi/migrate/migrations.h"
 
@@ -35,18 +34,25 @@ static struct error *revive(struct call *c, struct migrations *m, const struct j
     return NULL;
 }
 
+struct error *migration_destroy_old(struct call *c, struct migrations *m, const char *id, const char *temp)
+{
+    struct member gone[] = { member_of("destroyed", value_string("1")) };
+    struct value facts = value_map(gone, ARRAY_LEN(gone));
+    TRY(xenops_destroy(c, m->xapi->xenops, temp));
+    return journal_write(c->arena, m->journal, id, JOURNAL_SOURCE, JOURNAL_DONE, &facts);
+}
+
 static struct error *finish_source(struct call *c, struct migrations *m, const struct journal_entry *e, bool committed)
 {
     const char *vm = value_get_string(&e->facts, "vm", ""), *temp = value_get_string(&e->facts, "temp", "");
     if (committed) {
         TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_SOURCE, JOURNAL_DONE, &e->facts));
-        TRY(xenops_destroy(c, m->xapi->xenops, temp)); /* it was renamed before GO; 'vm' may have come back since */
+        TRY(migration_destroy_old(c, m, e->migration_id, temp)); /* renamed before GO; 'vm' may have come back since */
     } else {
         TRY(revive(c, m, e, vm, temp));
         TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_SOURCE, JOURNAL_RESUMED, &e->facts));
     }
     log_info("migration %s of %s: %s after a restart", e->migration_id, vm, committed ? "completed" : "rolled back");
-    journal_forget(m->journal, e->migration_id, JOURNAL_SOURCE);
     return NULL;
 }
 
@@ -64,7 +70,8 @@ static struct error *finish_destination(struct call *c, struct migrations *m, co
         TRY(xenops_rename(c, m->xapi->xenops, temp, vm));
     if (domain_find(c, m, vm, &info))
         migration_disks_reopen(c, m, e->migration_id, value_get(&e->facts, "disks"));
-    if (domain_find(c, m, vm, &info) && info.state == DOMAIN_PAUSED)
+    bool paused = value_get_string(&e->facts, "paused", "")[0] != '\0';
+    if (!paused && domain_find(c, m, vm, &info) && info.state == DOMAIN_PAUSED)
         TRY(xenops_unpause(c, m->xapi->xenops, vm));
     TRY(journal_write(c->arena, m->journal, e->migration_id, JOURNAL_DESTINATION, JOURNAL_RUNNING, &e->facts));
     log_info("migration %s of %s to this host: completed after a restart", e->migration_id, vm);
@@ -95,10 +102,7 @@ static void *asking_run(void *arg)
     call_enter(NULL);
     arena_free(asking->arena);
     xfree(asking);
-    lock_take(&m->lock);
-    m->recovering--;
-    cond_broadcast(&m->changed);
-    lock_drop(&m->lock);
+    migrations_thread_end(m);
     return NULL;
 }
 
@@ -110,10 +114,7 @@ static void ask_later(struct migrations *m, const struct journal_entry *e)
     asking->entry = *e;
     asking->entry.migration_id = arena_strdup(asking->arena, e->migration_id);
     asking->entry.facts = value_dup(asking->arena, &e->facts);
-    lock_take(&m->lock);
-    m->recovering++;
-    lock_drop(&m->lock);
-    pthread_detach(thread_start("migrate-ask", asking_run, asking));
+    migrations_thread(m, "migrate-ask", asking_run, asking);
 }
 
 static struct error *recover_entry(struct call *c, struct migrations *m, const struct journal_entry *e)
@@ -127,7 +128,7 @@ static struct error *recover_entry(struct call *c, struct migrations *m, const s
         ask_later(m, e);
     else if (e->state == JOURNAL_PREPARED || e->state == JOURNAL_STREAMING || e->state == JOURNAL_SUSPENDED)
         return finish_source(c, m, e, false);
-    else if (e->state == JOURNAL_DONE) /* the old copy may not have been destroyed yet */
+    else if (e->state == JOURNAL_DONE && value_get(&e->facts, "destroyed") == NULL) /* a later move may use that name by now */
         return finish_source(c, m, e, true);
     return NULL;
 }

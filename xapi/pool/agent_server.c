@@ -60,7 +60,7 @@ const struct agent_verb *agent_verb_find(const char *name)
 /* --- answers ---------------------------------------------------------------------------------------- */
 static const struct wire_call wire = { .format = WIRE_XMLRPC };
 
-static void reply_error(struct http_exchange *exchange, const struct error *error)
+void agent_reply_error(struct http_exchange *exchange, const struct error *error)
 {
     struct text body = TEXT_INIT;
 
@@ -415,7 +415,7 @@ static bool serve_operation(struct agent *agent, const struct request *r, const 
     if (body.len > 0)
         http_reply(exchange, 200, wire_content_type(WIRE_XMLRPC), NULL, &body);
     else if (op == NULL && r->join)
-        reply_error(exchange, error_from_strings(r->arena, AGENT_LOST, 1, (const char *[]) { r->id }));
+        agent_reply_error(exchange, error_from_strings(r->arena, AGENT_LOST, 1, (const char *[]) { r->id }));
     else if (op == NULL)
         reply_status(exchange, 503);
     if (op == NULL && fresh != NULL) { /* the queue was full: the arena stays the request's */
@@ -433,26 +433,43 @@ static bool secret_fits(struct xapi *xapi, struct http_exchange *exchange)
     return given != NULL && xapi->pool_secret != NULL && secret_equal(given, xapi->pool_secret);
 }
 
+/* Operations of other pools' hosts have names of their own: they neither join nor cancel those of this pool. */
+static bool foreign_verb(struct request *r, const struct agent_verb **verb_r)
+{
+    r->id = arena_printf(r->arena, "%s@peer", r->id);
+    return *verb_r != NULL && (*verb_r)->foreign;
+}
+
+void agent_serve(struct http_exchange *exchange, struct xapi *xapi, bool foreign)
+{
+    struct request r = { .arena = arena_new() };
+    const struct agent_verb *verb = NULL;
+    bool parsed = request_parse(http_request(exchange), &r), cancel = parsed && strcmp(r.verb, "cancel") == 0;
+
+    if (parsed && !cancel)
+        verb = agent_verb_find(r.verb);
+    if (parsed && foreign && !foreign_verb(&r, &verb))
+        verb = NULL;
+    if (!parsed)
+        reply_status(exchange, 400);
+    else if (cancel)
+        serve_cancel(xapi->agent, &r, exchange);
+    else if (verb == NULL)
+        agent_reply_error(exchange, err_message_method_unknown(r.arena, r.verb));
+    else if (serve_operation(xapi->agent, &r, verb, exchange))
+        return;
+    arena_free(r.arena);
+}
+
 void agent_http(struct http_exchange *exchange, void *ctx)
 {
     struct xapi *xapi = ctx;
     const struct http_request *http = http_request(exchange);
-    struct request r = { .arena = NULL };
-    const struct agent_verb *verb;
 
     if (!(http->tls || http->unix_socket) || !secret_fits(xapi, exchange)) {
         log_warn_rl("refused an agent call from %s", http->peer);
         reply_status(exchange, 403);
         return;
     }
-    r.arena = arena_new();
-    if (!request_parse(http, &r))
-        reply_status(exchange, 400);
-    else if (strcmp(r.verb, "cancel") == 0)
-        serve_cancel(xapi->agent, &r, exchange);
-    else if ((verb = agent_verb_find(r.verb)) == NULL)
-        reply_error(exchange, err_message_method_unknown(r.arena, r.verb));
-    else if (serve_operation(xapi->agent, &r, verb, exchange))
-        return;
-    arena_free(r.arena);
+    agent_serve(exchange, xapi, false);
 }

@@ -335,6 +335,9 @@ struct error *agent_vdi_mirror_start(struct call *c, struct xapi *xapi, const st
         .bandwidth = value_get_int(args, "bandwidth", 0),
         .budget_us = value_get_int(args, "budget_us", 0),
         .silence_us = value_get_int(args, "silence_us", 0),
+        .mode = value_get_string(args, "mode", ""),
+        .reconnect_us = value_get_int(args, "reconnect_us", 0),
+        .streams = (int)value_get_int(args, "streams", 0),
     };
     const char *sr, *location;
 
@@ -366,6 +369,14 @@ struct error *agent_vdi_mirror_switch(struct call *c, struct xapi *xapi, const s
 
     TRY(sr_and(c, args, "location", &sr, &location));
     return vdi_mirror_switch(c, xapi->storage, sr, location);
+}
+
+struct error *agent_vdi_hand_over(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
+{
+    const char *sr, *location;
+
+    TRY(sr_and(c, args, "location", &sr, &location));
+    return vdi_mirror_hand_over(c, xapi->storage, sr, location);
 }
 
 struct error *agent_vdi_mirror_abort(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)

@@ -33,10 +33,10 @@
  *   vdi.changed_blocks sr, from, to -> bitmap (base64), granularity
  *   vdi.attach sr, location, user, read_only, direct, cached, activate -> format, path      vdi.detach sr, location, user
  *   vdi.activate sr, location       vdi.deactivate sr, location
- *   vdi.mirror_start sr, location, to_sr, to, uri, bandwidth, budget_us, silence_us
+ *   vdi.mirror_start sr, location, to_sr, to, uri, bandwidth, budget_us, silence_us, mode ("mirror", "copy"), reconnect_us, streams
  *   vdi.mirror_status sr, location -> mirror, mirror_* (storage/tapd/control_protocol.h)
  *   vdi.mirror_set sr, location, bandwidth, budget_us (-1: as it is)
- *   vdi.mirror_switch sr, location                       vdi.mirror_abort sr, location
+ *   vdi.mirror_switch sr, location   vdi.mirror_abort sr, location   vdi.hand_over sr, location (nobody writes any more)
  *   tap.list                                -> set of maps
  *
  * Hosts (agent_host.c)
@@ -53,7 +53,7 @@
  *
  * Transfers, also for members to call on the coordinator: coordinator.transfer_begin, _note, _end (xapi/transfer/transfer.h)
  *
- * Migration: migrate.* (xapi/migrate/migrate.h) */
+ * Migration: migrate.* (xapi/migrate/migrate.h); coordinator.migration_key (xapi/migrate/credentials.h) */
 #ifndef XAPI_POOL_AGENT_VERBS_H
 #define XAPI_POOL_AGENT_VERBS_H
 
@@ -67,14 +67,21 @@ agent_verb_fn agent_sr_create, agent_sr_destroy, agent_sr_attach, agent_sr_detac
     agent_sr_clean, agent_vdi_create, agent_vdi_destroy, agent_vdi_resize, agent_vdi_stat, agent_vdi_clone, agent_vdi_snapshot,
     agent_vdi_revert, agent_vdi_copy, agent_vdi_cbt, agent_vdi_data_destroy, agent_vdi_changed_blocks, agent_vdi_attach, agent_vdi_detach,
     agent_vdi_activate, agent_vdi_deactivate, agent_vdi_mirror_start, agent_vdi_mirror_status, agent_vdi_mirror_set,
-    agent_vdi_mirror_switch, agent_vdi_mirror_abort, agent_tap_list;
+    agent_vdi_mirror_switch, agent_vdi_mirror_abort, agent_vdi_hand_over, agent_tap_list;
 /* agent_host.c */
 agent_verb_fn agent_host_facts, agent_host_describe, agent_host_time, agent_host_plugin, agent_host_log, agent_host_dmesg, agent_host_hostname,
     agent_host_plain_http, agent_host_restart_agent, agent_host_certificate, agent_host_power, agent_pool_leave;
 /* xapi/migrate/migrate.h, which stands above */
-agent_verb_fn migrate_verb_prepare, migrate_verb_send, migrate_verb_ask, migrate_verb_abort, migrate_verb_list;
+agent_verb_fn migrate_verb_prepare, migrate_verb_send, migrate_verb_ask, migrate_verb_abort, migrate_verb_list, migrate_verb_outcome,
+    migrate_verb_settled, migrate_verb_status, migrate_verb_control;
+/* xapi/migrate/credentials.h, which stands above */
+agent_verb_fn credentials_verb_check;
+/* xapi/migrate/preflight.h, which stands above */
+agent_verb_fn preflight_verb_preflight, preflight_verb_echo, preflight_verb_probe, preflight_verb_try_disks;
 /* xapi/transfer/transfer.h, which stands above */
 agent_verb_fn transfer_verb_begin, transfer_verb_note, transfer_verb_end;
+/* xapi/migrate/incoming.h, likewise */
+agent_verb_fn incoming_verb_open, incoming_verb_admit, incoming_verb_commit, incoming_verb_abort, incoming_verb_ask;
 /* coordinator.c, admit.c */
 agent_verb_fn coordinator_hello, coordinator_host_state, coordinator_admit_host;
 

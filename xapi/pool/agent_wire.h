@@ -23,6 +23,12 @@
 /* Looks the verb up; NULL when there is none. */
 const struct agent_verb *agent_verb_find(const char *name);
 
+/* Serves one request of the protocol, whose sender was let in: answers the exchange now or later, does not block. foreign:
+ * only verbs with that flag (others are MESSAGE_METHOD_UNKNOWN), and only operations begun so. */
+void agent_serve(struct http_exchange *, struct xapi *, bool foreign);
+/* Answers with a failure, as a verb's own would be. */
+void agent_reply_error(struct http_exchange *, const struct error *);
+
 /* One operation on a peer, from start to end. secret NULL: this pool's. *unreachable_r: the error is
  * one of the transport (its text says what), not the verb's. */
 NODISCARD struct error *agent_exchange(struct call *c, struct xapi *, const struct http_target *, const char *secret, const char *verb,

@@ -9,6 +9,7 @@
 #include "rpc/base/fd.h"
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
+#include "rpc/base/relay.h"
 #include "rpc/base/work.h"
 #include "rpc/http/tls_session.h"
 #include "rpc/nbd/nbd_endian.h"
@@ -19,7 +20,6 @@ LOG_MODULE(nbd_front);
 
 #define NEGOTIATION_MS 30000
 #define OPTIONS_MAX 64          /* before a disk is named */
-#define RELAY_BYTES (256u << 10)
 #define OPTION_HEAD 16u
 #define REPLY_HEAD 20u
 
@@ -273,39 +273,7 @@ static int negotiate(struct nbd_gate *g)
     return rc;
 }
 
-/* --- the relay --------------------------------------------------------------------------------------------------------- */
-struct pump { struct nbd_gate *g; struct byte_stream *from, *to; };
-
-static void pump_run(struct pump *p)
-{
-    char *buffer = xcalloc(1, RELAY_BYTES);
-
-    while (bytes_wait(p->from, cancel_fd(p->g->cancel), -1) > 0) {
-        ssize_t n = bytes_read(p->from, buffer, RELAY_BYTES);
-        if (n <= 0 || bytes_write(p->to, buffer, (size_t)n) != 0)
-            break;
-    }
-    bytes_abort(p->from); /* one way less: the other ends too */
-    bytes_abort(p->to);
-    cancel_raise(p->g->cancel);
-    xfree(buffer);
-}
-
-static void *pump_thread(void *arg)
-{
-    pump_run(arg);
-    return NULL;
-}
-
-static void relay(struct nbd_gate *g)
-{
-    struct pump up = { g, g->client, g->tapd }, down = { g, g->tapd, g->client };
-    pthread_t thread = thread_start("nbd-down", pump_thread, &down);
-
-    pump_run(&up);
-    CHECK(pthread_join(thread, NULL) == 0);
-}
-
+/* --- the whole ---------------------------------------------------------------------------------------------------------- */
 void nbd_gate_serve(struct nbd_gate *g)
 {
     struct call *before = call_enter(&g->call), calm;
@@ -313,7 +281,7 @@ void nbd_gate_serve(struct nbd_gate *g)
     g->client = bytes_from_fd(fd_steal(&g->fd));
     int rc = negotiate(g);
     if (rc == 0)
-        relay(g);
+        relay_run(g->client, g->tapd, g->cancel);
     else if (rc != -ECANCELED && rc != -EPIPE)
         log_debug("a client of the NBD server: %s", strerror(-rc));
     calm = g->call;

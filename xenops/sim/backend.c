@@ -167,4 +167,8 @@ const struct xenops_backend xenops_sim = {
     .disk_plug = sim_disk_plug,
     .disk_unplug = sim_disk_unplug,
     .list = sim_list,
+    .throttle = sim_throttle,
+    .postcopy_send = sim_postcopy_send,
+    .postcopy_receive = sim_postcopy_receive,
+    .postcopy_ready = sim_postcopy_ready,
 };

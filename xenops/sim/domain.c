@@ -19,7 +19,7 @@ struct sim_domain *sim_domain_new(const char *uuid, int domid, const char *dir)
     d->dir = xstrdup(dir);
     d->spec = xstrdup("{}");
     d->domid = domid;
-    d->pidfd = d->ram_fd = d->event_fd = -1;
+    d->pidfd = d->ram_fd = d->event_fd = d->faults_fd = -1;
     return d;
 }
 
@@ -38,6 +38,8 @@ void sim_domain_unref(struct sim_domain *d)
     fd_close(&d->pidfd);
     fd_close(&d->ram_fd);
     fd_close(&d->event_fd);
+    fd_close(&d->faults_fd);
+    xfree(d->missing);
     xfree(d->uuid);
     xfree(d->dir);
     xfree(d->spec);

@@ -10,6 +10,7 @@
 #include "xenops/sim/host.h"
 
 #define CALL_MS 60000 /* for what a guest does at once; verifying a big one takes a while */
+#define FDS_MS 10000
 #define SLICE_MS 200  /* between two looks at the deadline */
 
 /* Through /proc/self/fd: a directory may lie deeper than a socket's address can say. */
@@ -65,6 +66,28 @@ int sim_guest_receive(struct call *c, int fd, int64_t until_ms, struct guest_ans
         return rc;
     *a = (struct guest_answered){ .answer = (enum guest_answer)r.answer, .payload = payload, .len = r.len };
     return 0;
+}
+
+int sim_guest_call_fds(const struct sim_domain *d, enum guest_verb verb, int *fds, unsigned n, void *payload, size_t len)
+{
+    struct guest_reply r;
+    unsigned n_got = n;
+    AUTO_FD fd = sim_guest_connect(d);
+    int rc = fd < 0 ? fd : sim_guest_send(fd, verb, 0, NULL, 0);
+
+    if (rc < 0)
+        return rc;
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    if (poll(&p, 1, FDS_MS) <= 0)
+        return -ETIMEDOUT;
+    ssize_t got = unix_recv_fds(fd, &r, sizeof(r), fds, &n_got);
+    if (got == sizeof(r) && n_got == n && r.answer == GUEST_ANSWER_OK && r.len == len)
+        rc = len > 0 ? fd_read_all(fd, payload, len) : 0;
+    else
+        rc = got < 0 ? (int)got : -EPROTO;
+    for (unsigned i = 0; rc < 0 && got >= 0 && i < n_got; i++)
+        fd_close(&fds[i]);
+    return rc;
 }
 
 static const char *power_state(const char *guest_state)

@@ -6,6 +6,9 @@
  *   GUEST_PUBLISHED_AT     "key=value" lines, guarded by control->published_seq (odd: being written)
  *   GUEST_BITMAP_AT        one bit per page
  *
+ * In post-copy RAM has holes that the guest must not fill by touching them: it registers them with userfaultfd, and
+ * the toolstack, which holds the same descriptor, puts the pages in place.
+ *
  * Order of a store: (1) the whole page, (2) its dirty bit (release), (3) the witness. A reader clears
  * the bit (acquire) before it reads the page, so a page it saw torn is dirty again. */
 #ifndef XENOPS_SIM_GUEST_MEMORY_H
@@ -34,6 +37,16 @@ enum guest_state {
     GUEST_ENDED,
 };
 
+enum guest_postcopy {
+    GUEST_POSTCOPY_NONE,
+    GUEST_POSTCOPY_OFFERED, /* saved: pages are left that have not been sent; it may still resume */
+    GUEST_POSTCOPY_GIVEN,   /* they are being sent: another copy runs */
+    GUEST_POSTCOPY_FILLING, /* restored, pages are missing */
+    GUEST_POSTCOPY_LOST,    /* and will not come any more */
+    GUEST_POSTCOPY_DONE,
+};
+#define GUEST_POSTCOPY_NAMES { "", "offered", "given", "filling", "lost", "done" }
+
 /* Every field but the first three is written by one side only (named) and read by both. */
 struct guest_control {
     uint64_t magic;
@@ -53,9 +66,14 @@ struct guest_control {
     _Atomic uint64_t verify_us;     /* how long that took: a part of the blackout */
     _Atomic uint32_t published_seq;
     _Atomic uint32_t published_len;
+    _Atomic uint32_t throttle;      /* toolstack: percent of its time that the guest does nothing */
+    _Atomic uint32_t postcopy;      /* toolstack: enum guest_postcopy */
+    _Atomic uint64_t postcopy_left; /* toolstack: pages to come, or to go */
+    _Atomic uint64_t postcopy_stall_us; /* toolstack: the longest wait for a page */
+    _Atomic int64_t clock_step_us;  /* guest: how its wall clock jumped when it was last restored */
 };
 _Static_assert(sizeof(struct guest_control) <= GUEST_PUBLISHED_AT, "control page");
-#define GUEST_VERSION (1u << 16 | (uint32_t)sizeof(struct guest_control)) /* both sides must agree on the layout */
+#define GUEST_VERSION (2u << 16 | (uint32_t)sizeof(struct guest_control)) /* both sides must agree on the layout */
 
 static inline size_t guest_shared_size(uint64_t n_pages)
 {

@@ -30,10 +30,12 @@ enum guest_verb {
     GUEST_VERB_RESUME,   /* in place, disks opened again */
     GUEST_VERB_SHUTDOWN, /* number: enum guest_end; ACK, then the process ends */
     GUEST_VERB_BALLOON,  /* number: target in bytes */
-    GUEST_VERB_LOAD,     /* payload: struct guest_context; memory is in place; paused */
+    GUEST_VERB_LOAD,     /* payload: struct guest_context; memory is in place; number 1: not all of it (post-copy); paused */
     GUEST_VERB_VERIFY,   /* OK, or FAILED with "<page>": then it ends as crashed */
     GUEST_VERB_PLUG,     /* payload: one settings line "disk.<device>=…" */
     GUEST_VERB_UNPLUG,   /* payload: the device */
+    GUEST_VERB_FAULTS,   /* after LOAD 1: OK with 1 descriptor, the userfaultfd, and the address of its RAM (u64) as payload */
+    GUEST_VERB_FILLED,   /* post-copy is over; number 1: as VERIFY, while it runs on, of all that was not verified before its use */
 };
 
 enum guest_answer {
@@ -59,7 +61,7 @@ struct guest_reply {
 /* --- the vCPU state that travels in HVM_CONTEXT --------------------------------------------------- */
 
 #define GUEST_CONTEXT_MAGIC 0x31545854435f4d53ull
-#define GUEST_CONTEXT_VERSION 1u
+#define GUEST_CONTEXT_VERSION 2u
 #define GUEST_VCPUS 4u /* threads; more vCPUs than this share them */
 #define GUEST_DISKS 16u
 #define GUEST_DEVICE_LEN 16u
@@ -83,6 +85,7 @@ struct guest_context {
     int64_t ran_ms;          /* running time since boot */
     int64_t last_tick_us;    /* CLOCK_MONOTONIC: same machine */
     uint64_t blackout_us;
+    int64_t clock_offset_us; /* CLOCK_REALTIME less CLOCK_MONOTONIC */
     struct guest_vcpu vcpus[GUEST_VCPUS];
     struct { char device[GUEST_DEVICE_LEN]; uint64_t seq; } disks[GUEST_DISKS];
     uint64_t checksum; /* guest_checksum of all before */

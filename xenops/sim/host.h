@@ -29,6 +29,7 @@ struct sim_options {
     bool verify;
 };
 
+struct sim_busy;
 struct sim_domain {
     atomic_uint refs;
     struct sim_domain *next; /* lock */
@@ -48,6 +49,10 @@ struct sim_domain {
     int64_t started_at;      /* wall seconds */
     atomic_int end;          /* enum guest_end; NONE while it lives */
     char *spec;              /* state text of its vm_spec */
+    struct sim_busy *busy;   /* lock: the save or post-copy that goes on; NULL: none */
+    uint64_t *missing;       /* post-copy: one bit a page to come; belongs to restore, then to receive */
+    int faults_fd;           /* post-copy: the guest's userfaultfd, or -1 */
+    uint64_t guest_ram;      /* where the guest has its RAM */
 };
 
 struct sim_host {
@@ -115,11 +120,47 @@ int sim_watch_start(struct sim_host *); /* 0 or -errno */
 void sim_watch_stop(struct sim_host *);
 void sim_watch_add(struct sim_host *, struct sim_domain *);
 void sim_watch_remove(struct sim_host *, struct sim_domain *);
+/* sim_busy_cancel once 'fd' is readable. The fd is the watcher's alone; removed before it is closed. */
+int sim_watch_cancel(struct sim_host *, struct sim_domain *, int fd);
+void sim_watch_cancel_remove(struct sim_host *, int fd);
+void sim_watch_tell(struct sim_host *, struct sim_domain *); /* something changed: calls the watch function */
+
+/* busy.c: what goes on for long with a domain, on a stream, and is broken off when the guest ends or is destroyed.
+ * 'call' is c with a cancel flag of its own: raised with c's, and when it is broken off; the stream is aborted then, too. */
+struct sim_busy {
+    struct sim_host *host;
+    struct sim_domain *domain;
+    struct byte_stream *stream;
+    struct call call;
+    bool outlives;      /* the end of the guest's process is no reason to break it off */
+    bool broken;        /* lock: it was */
+    int cancel_copy_fd; /* c's, for the watcher; or -1 */
+};
+/* VM_BAD_POWER_STATE [running; postcopy] when something else goes on. */
+NODISCARD struct error *sim_busy_begin(struct call *, struct sim_host *, struct sim_domain *, struct byte_stream *, bool outlives,
+                                       struct sim_busy *);
+/* e, or what it comes from: VM_BAD_POWER_STATE [running; halted] when the guest has ended, TASK_CANCELLED only for c's cancel. */
+struct error *sim_busy_end(struct call *, struct sim_busy *, struct error *e);
+void sim_busy_break(struct sim_host *, struct sim_domain *, bool ended); /* ended: by the end of the process */
+void sim_busy_cancel(struct sim_host *, struct sim_domain *);            /* the watcher: c was cancelled */
+
+/* postcopy.c */
+/* "… cannot now": VM_BAD_POWER_STATE [running; postcopy] of a domain that is in the middle of it. */
+NODISCARD struct error *sim_postcopy_refuse(struct call *, const struct sim_domain *, const char *expected);
+/* Before LOAD: what came of the missing pages is dropped. Takes a copy of the bitmap. */
+NODISCARD struct error *sim_postcopy_prepare(struct call *, struct sim_domain *, const uint64_t *missing, uint64_t n_missing);
+/* After LOAD: the guest's userfaultfd. */
+NODISCARD struct error *sim_postcopy_attach(struct call *, struct sim_domain *);
+/* VERIFY or FILLED, with the guest's own words when it finds something else than it wrote. */
+NODISCARD struct error *sim_verify(struct call *, struct sim_host *, struct sim_domain *, enum guest_verb);
+bool sim_postcopy_ready(void *host);
 
 /* guest_call.c: one request, one answer. FAILED gives INTERNAL_ERROR, STATE gives VM_BAD_POWER_STATE. */
 struct guest_answered { enum guest_answer answer; const uint8_t *payload; size_t len; };
 NODISCARD struct error *sim_guest_call(struct call *, struct sim_domain *, enum guest_verb, int64_t number, const void *payload,
                                        size_t len, const char *expected);
+/* A request answered with n descriptors and, where payload is wanted, exactly len bytes. 0 or -errno. */
+int sim_guest_call_fds(const struct sim_domain *, enum guest_verb, int *fds, unsigned n, void *payload, size_t len);
 /* The parts of it, for the verbs with two answers. Waits until until_ms on c's clock; -ETIMEDOUT, -ECANCELED. */
 int sim_guest_connect(const struct sim_domain *);
 int sim_guest_send(int fd, enum guest_verb, int64_t number, const void *payload, size_t len);
@@ -139,5 +180,7 @@ xenops_save_fn sim_save;
 xenops_restore_fn sim_restore;
 xenops_disk_fn sim_disk_plug, sim_disk_unplug;
 xenops_list_fn sim_list;
+xenops_throttle_fn sim_throttle;
+xenops_postcopy_fn sim_postcopy_send, sim_postcopy_receive;
 
 #endif

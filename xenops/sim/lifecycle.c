@@ -13,6 +13,7 @@
 LOG_MODULE(sim);
 
 #define KILL_MS 10000
+#define THROTTLE_MAX 99u /* percent */
 #define SHUTDOWN_MS 1200000 /* when the caller gives no limit */
 
 /* For what has to be done even when the caller has given up. */
@@ -98,7 +99,28 @@ struct error *sim_build(struct call *c, void *host, const char *uuid, const stru
 }
 struct error *sim_unpause(struct call *c, void *host, const char *uuid) { return simple(c, host, uuid, GUEST_VERB_UNPAUSE, "paused"); }
 struct error *sim_pause(struct call *c, void *host, const char *uuid) { return simple(c, host, uuid, GUEST_VERB_PAUSE, "running"); }
-struct error *sim_resume(struct call *c, void *host, const char *uuid) { return simple(c, host, uuid, GUEST_VERB_RESUME, "suspended"); }
+
+/* Not one of whom another copy runs already. */
+struct error *sim_resume(struct call *c, void *host, const char *uuid)
+{
+    uint32_t offered = GUEST_POSTCOPY_OFFERED;
+    AUTO_DOMAIN *d = NULL;
+
+    TRY(sim_domain_find_alive(c, host, uuid, &d));
+    if (atomic_load(&d->control->postcopy) == GUEST_POSTCOPY_GIVEN)
+        return sim_bad_state(c, "suspended", "postcopy");
+    atomic_compare_exchange_strong(&d->control->postcopy, &offered, GUEST_POSTCOPY_NONE);
+    return sim_guest_call(c, d, GUEST_VERB_RESUME, 0, NULL, 0, "suspended");
+}
+
+struct error *sim_throttle(struct call *c, void *host, const char *uuid, unsigned percent)
+{
+    AUTO_DOMAIN *d = NULL;
+
+    TRY(sim_domain_find_alive(c, host, uuid, &d));
+    atomic_store(&d->control->throttle, percent < THROTTLE_MAX ? percent : THROTTLE_MAX);
+    return NULL;
+}
 
 static struct error *shutdown_error(struct call *c, struct sim_domain *d, const struct guest_answered *a, int rc)
 {
@@ -141,6 +163,7 @@ struct error *sim_destroy(struct call *c, void *host, const char *uuid)
 
     if (sim_domain_find(c, h, uuid, &d) != NULL)
         return NULL; /* gone already */
+    sim_busy_break(h, d, false);
     if (atomic_load(&d->end) == GUEST_END_NONE) {
         sim_guest_kill(d);
         if (!sim_domain_wait_end(&go_on, h, d, clock_ms(h->clock) + KILL_MS))

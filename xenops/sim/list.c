@@ -30,6 +30,18 @@ static void add_number(struct call *c, struct value_dict *d, const char *name, u
     value_dict_add(c->arena, d, name, value_string(arena_printf(c->arena, "%llu", (unsigned long long)n)));
 }
 
+static void add_postcopy(struct call *c, struct value_dict *d, struct guest_control *k)
+{
+    static const char *const names[] = GUEST_POSTCOPY_NAMES;
+    uint32_t state = atomic_load(&k->postcopy);
+
+    if (state == GUEST_POSTCOPY_NONE || state >= ARRAY_LEN(names))
+        return;
+    value_dict_add(c->arena, d, "sim/postcopy", value_string(names[state]));
+    add_number(c, d, "sim/postcopy_left", atomic_load(&k->postcopy_left));
+    add_number(c, d, "sim/postcopy_stall_us", atomic_load(&k->postcopy_stall_us));
+}
+
 static struct value guest_data(struct call *c, struct guest_control *k)
 {
     struct value_dict d = { 0 };
@@ -44,6 +56,8 @@ static struct value guest_data(struct call *c, struct guest_control *k)
     add_number(c, &d, "sim/disk_errors", atomic_load(&k->disk_errors));
     add_number(c, &d, "sim/ticks", atomic_load(&k->ticks));
     add_number(c, &d, "sim/blackout_us", atomic_load(&k->blackout_us));
+    value_dict_add(c->arena, &d, "sim/clock_step_us", value_string(arena_printf(c->arena, "%lld", (long long)atomic_load(&k->clock_step_us))));
+    add_postcopy(c, &d, k);
     add_number(c, &d, "sim/verify_us", atomic_load(&k->verify_us));
     add_number(c, &d, "sim/pages_verified", atomic_load(&k->pages_verified));
     add_number(c, &d, "sim/blocks_verified", atomic_load(&k->blocks_verified));

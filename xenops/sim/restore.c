@@ -64,13 +64,13 @@ static const char *name_of(struct call *c, const struct sim_domain *d)
     return state_text_read(c->arena, d->spec, strlen(d->spec), &spec, &why) ? value_get_string(&spec, "uuid", "") : "";
 }
 
-static struct error *verify(struct call *c, struct sim_host *h, struct sim_domain *d)
+struct error *sim_verify(struct call *c, struct sim_host *h, struct sim_domain *d, enum guest_verb verb)
 {
     int64_t began = clock_ms(c->clock);
 
     if (!h->options.verify)
-        return NULL;
-    struct error *e = sim_guest_call(c, d, GUEST_VERB_VERIFY, 0, NULL, 0, "paused");
+        return verb == GUEST_VERB_VERIFY ? NULL : sim_guest_call(c, d, verb, 0, NULL, 0, "paused");
+    struct error *e = sim_guest_call(c, d, verb, 1, NULL, 0, "paused");
     if (e != NULL && e->cause != NULL) { /* the guest's own words: the page or block that is not as it was */
         log_err("VERIFY FAIL %s %s", name_of(c, d), e->cause);
         return err_internal(c->arena, "VERIFY FAIL %s %s", name_of(c, d), e->cause);
@@ -94,7 +94,10 @@ struct error *sim_restore(struct call *c, void *host, const char *uuid, const st
     TRY(fill_memory(c, d, stream, &r));
     log_debug("guest %d: %llu pages read, %llu empty, %llu bytes", d->domid, (unsigned long long)r.pages_read,
               (unsigned long long)r.pages_allocated, (unsigned long long)r.bytes);
-    TRY(sim_guest_call(c, d, GUEST_VERB_LOAD, 0, r.context, r.context_len, "halted"));
+    bool whole = r.outstanding == NULL;
+    if (!whole)
+        TRY(sim_postcopy_prepare(c, d, r.outstanding, r.n_outstanding));
+    TRY(sim_guest_call(c, d, GUEST_VERB_LOAD, whole ? 0 : 1, r.context, r.context_len, "halted"));
     sim_reserve_actual(c, h, d);
-    return verify(c, h, d);
+    return whole ? sim_verify(c, h, d, GUEST_VERB_VERIFY) : sim_postcopy_attach(c, d);
 }

@@ -24,6 +24,13 @@ static void track(void *ctx, bool on)
     atomic_store(&s->domain->control->tracking, on);
 }
 
+static void throttle(void *ctx, unsigned percent)
+{
+    const struct saving *s = ctx;
+
+    atomic_store(&s->domain->control->throttle, percent);
+}
+
 /* Whatever came of a suspension that failed half way: the guest runs on. */
 static struct error *resume(void *ctx, struct call *c)
 {
@@ -32,6 +39,8 @@ static struct error *resume(void *ctx, struct call *c)
 
     go_on.cancel = NULL;
     go_on.deadline_ms = 0;
+    if (atomic_load(&s->domain->end) != GUEST_END_NONE)
+        return NULL; /* nobody is left to run on */
     return sim_guest_call(&go_on, s->domain, GUEST_VERB_RESUME, 0, NULL, 0, "suspended");
 }
 
@@ -97,35 +106,57 @@ static void state_of(struct call *c, const struct sim_domain *d, struct text *t)
     state_text_add(t, &v);
 }
 
-struct error *sim_save(struct call *c, void *host, const char *uuid, struct byte_stream *stream, const struct save_policy *policy,
-                       const struct save_callbacks *callbacks, struct save_result *r)
+static struct error *save(struct call *c, struct saving *s, const void *memory, struct byte_stream *stream, const struct save_policy *policy,
+                          const struct save_callbacks *callbacks, struct save_result *r)
 {
-    struct sim_host *h = host;
     const char *fault = fault_word("demo");
+    struct sim_domain *d = s->domain;
     AUTO_TEXT state = TEXT_INIT;
-    AUTO_DOMAIN *d = NULL;
-
-    TRY(sim_domain_find_alive(c, h, uuid, &d));
-    if (sim_domain_state(d) != DOMAIN_RUNNING)
-        return sim_bad_state(c, "running", sim_domain_state(d) == DOMAIN_SUSPENDED ? "suspended" : "paused");
-    state_of(c, d, &state);
-    size_t size = d->n_pages * GUEST_PAGE;
-    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, d->ram_fd, 0);
-    if (memory == MAP_FAILED)
-        return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
-    struct saving s = { .host = h, .domain = d };
     const struct precopy_source source = {
-        .ctx = &s,
+        .ctx = s,
         .memory = memory,
         .n_pages = d->n_pages,
         .memory_fd = d->ram_fd,
         .dirty = guest_bitmap(d->control),
         .stale_page = fault != NULL && strcmp(fault, "stale-page") == 0,
         .track = track,
+        .throttle = throttle,
         .suspend = suspend,
         .resume = resume,
     };
-    struct error *e = precopy_save(c, &source, state.bytes, state.len, stream, policy, callbacks, r);
+
+    state_of(c, d, &state);
+    TRY(precopy_save(c, &source, state.bytes, state.len, stream, policy, callbacks, r));
+    if (r->postcopy) {
+        atomic_store(&d->control->postcopy_left, (uint64_t)r->pages_left);
+        atomic_store(&d->control->postcopy, GUEST_POSTCOPY_OFFERED);
+    }
+    return NULL;
+}
+
+struct error *sim_save(struct call *c, void *host, const char *uuid, struct byte_stream *stream, const struct save_policy *policy,
+                       const struct save_callbacks *callbacks, struct save_result *r)
+{
+    struct sim_host *h = host;
+    struct sim_busy busy;
+    AUTO_DOMAIN *d = NULL;
+
+    *r = (struct save_result){ .rounds = 0 };
+    TRY(sim_domain_find_alive(c, h, uuid, &d));
+    if (sim_domain_state(d) != DOMAIN_RUNNING)
+        return sim_bad_state(c, "running", sim_domain_state(d) == DOMAIN_SUSPENDED ? "suspended" : "paused");
+    TRY(sim_postcopy_refuse(c, d, "running"));
+    size_t size = d->n_pages * GUEST_PAGE;
+    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, d->ram_fd, 0);
+    if (memory == MAP_FAILED)
+        return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
+    struct saving s = { .host = h, .domain = d };
+    struct error *e = sim_busy_begin(c, h, d, stream, false, &busy);
+    if (e == NULL) {
+        uint32_t slowed = atomic_load(&d->control->throttle); /* by somebody else, who may want it so */
+        e = sim_busy_end(c, &busy, save(&busy.call, &s, memory, stream, policy, callbacks, r));
+        atomic_store(&d->control->throttle, slowed);
+    }
     munmap(memory, size);
     return e;
 }

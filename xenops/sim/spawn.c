@@ -145,26 +145,6 @@ struct error *sim_guest_start(struct call *c, struct sim_host *h, const struct v
 
 /* --- taking hold --- */
 
-static int receive_fds(struct call *c, const struct sim_domain *d, int fds[3])
-{
-    struct guest_reply r;
-    unsigned n = 3;
-    AUTO_FD fd = sim_guest_connect(d);
-    int rc = fd < 0 ? fd : sim_guest_send(fd, GUEST_VERB_FDS, 0, NULL, 0);
-
-    if (rc < 0)
-        return rc;
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    if (poll(&p, 1, 10000) <= 0)
-        return -ETIMEDOUT;
-    ssize_t got = unix_recv_fds(fd, &r, sizeof(r), fds, &n);
-    if (got == sizeof(r) && n == 3 && r.answer == GUEST_ANSWER_OK)
-        return 0;
-    for (unsigned i = 0; got >= 0 && i < n; i++)
-        fd_close(&fds[i]);
-    return got < 0 ? (int)got : -EPROTO;
-}
-
 static const char *map_control(struct sim_domain *d, int fd)
 {
     struct stat st;
@@ -185,7 +165,7 @@ static const char *map_control(struct sim_domain *d, int fd)
 struct error *sim_guest_attach(struct call *c, struct sim_host *h, struct sim_domain *d)
 {
     int fds[3];
-    int rc = receive_fds(c, d, fds);
+    int rc = sim_guest_call_fds(d, GUEST_VERB_FDS, fds, ARRAY_LEN(fds), NULL, 0);
 
     if (rc < 0)
         return err_internal(c->arena, "guest %d does not hand out its memory: %s", d->domid, strerror(-rc));
@@ -196,6 +176,9 @@ struct error *sim_guest_attach(struct call *c, struct sim_host *h, struct sim_do
     if (why != NULL)
         return err_internal(c->arena, "guest %d: %s", d->domid, why);
     atomic_store(&d->control->tracking, 0); /* a live save that died with an earlier xapi */
+    atomic_store(&d->control->throttle, 0);
+    uint32_t filling = GUEST_POSTCOPY_FILLING;
+    atomic_compare_exchange_strong(&d->control->postcopy, &filling, GUEST_POSTCOPY_LOST); /* likewise */
     return NULL;
 }
 

@@ -20,7 +20,8 @@ LOG_MODULE(sim);
 
 #define KIND_PROCESS 0u
 #define KIND_CHANGE 1u
-#define KEY(domid, kind) ((uint64_t)(domid) << 1 | (kind))
+#define KIND_CANCEL 2u
+#define KEY(domid, kind) ((uint64_t)(domid) << 2 | (kind))
 #define KEY_STOP UINT64_MAX
 
 static struct sim_domain *by_domid(struct sim_host *h, int domid)
@@ -47,7 +48,7 @@ static enum guest_end how_it_ended(const struct sim_domain *d)
     return end;
 }
 
-static void tell(struct sim_host *h, struct sim_domain *d)
+void sim_watch_tell(struct sim_host *h, struct sim_domain *d)
 {
     lock_take(&h->lock);
     char *uuid = xstrdup(d->uuid);
@@ -66,7 +67,8 @@ static void on_end(struct sim_host *h, struct sim_domain *d)
     atomic_store(&d->end, (int)end);
     cond_broadcast(&h->changed);
     lock_drop(&h->lock);
-    tell(h, d);
+    sim_busy_break(h, d, true);
+    sim_watch_tell(h, d);
 }
 
 static void on_change(struct sim_host *h, struct sim_domain *d)
@@ -74,7 +76,7 @@ static void on_change(struct sim_host *h, struct sim_domain *d)
     eventfd_t n;
 
     if (eventfd_read(d->event_fd, &n) == 0)
-        tell(h, d);
+        sim_watch_tell(h, d);
 }
 
 static void *watch_run(void *arg)
@@ -88,13 +90,15 @@ static void *watch_run(void *arg)
             uint64_t key = events[i].data.u64;
             if (key == KEY_STOP)
                 return NULL;
-            struct sim_domain *d = by_domid(h, (int)(key >> 1));
+            struct sim_domain *d = by_domid(h, (int)(key >> 2));
             if (d == NULL)
                 continue;
-            if ((key & 1) == KIND_PROCESS)
+            if ((key & 3) == KIND_PROCESS)
                 on_end(h, d);
-            else
+            else if ((key & 3) == KIND_CHANGE)
                 on_change(h, d);
+            else
+                sim_busy_cancel(h, d);
             sim_domain_unref(d);
         }
     }
@@ -144,3 +148,12 @@ void sim_watch_remove(struct sim_host *h, struct sim_domain *d)
     if (d->event_fd >= 0)
         epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, d->event_fd, NULL);
 }
+
+int sim_watch_cancel(struct sim_host *h, struct sim_domain *d, int fd)
+{
+    struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = KEY(d->domid, KIND_CANCEL) };
+
+    return epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
+
+void sim_watch_cancel_remove(struct sim_host *h, int fd) { epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL); }

@@ -5,6 +5,7 @@
 
 #include "rpc/base/memory.h"
 #include "xenops/stream/input_bytes.h"
+#include "xenops/stream/postcopy.h"
 
 /* What has been seen of the libxc stream. */
 struct progress {
@@ -147,7 +148,7 @@ static struct error *read_body(struct call *c, struct input *in, uint32_t type, 
         TRY(once(c, in, &p->static_done, true, "STATIC_DATA_END"));
         return in->left == 0 ? NULL : input_bad(c, in, "STATIC_DATA_END has a body");
     case LIBXC_PAGE_DATA:
-        if (!p->static_done || p->context)
+        if (!p->static_done || p->context || in->result->outstanding != NULL)
             return input_bad(c, in, "PAGE_DATA in the wrong place");
         return input_pages(c, in);
     case LIBXC_TSC_INFO:
@@ -162,6 +163,8 @@ static struct error *read_body(struct call *c, struct input *in, uint32_t type, 
     case LIBXC_END:
         return in->left == 0 ? NULL : input_bad(c, in, "END has a body");
     }
+    if (type == LIBXC_OUTSTANDING && p->static_done && in->result->outstanding == NULL)
+        return input_outstanding(c, in);
     if ((type & LIBXC_OPTIONAL) == 0)
         return input_bad(c, in, "a record of unknown type %#x", type);
     return input_skip(c, in, in->left);

@@ -30,6 +30,8 @@ struct input_result {
     const uint8_t *context; /* of HVM_CONTEXT, in c's arena */
     size_t context_len;
     uint64_t pages_read, pages_allocated, bytes;
+    const uint64_t *outstanding; /* one bit a page that is to come later (postcopy.h), in c's arena; NULL: the image is whole */
+    uint64_t n_outstanding;
 };
 
 NODISCARD struct error *input_read(struct call *, struct byte_stream *, const struct input_target *, struct input_result *);

@@ -31,6 +31,8 @@ NODISCARD struct error *input_borrow(struct call *, struct input *, size_t n, co
 /* n bytes of the body go nowhere. */
 NODISCARD struct error *input_skip(struct call *, struct input *, uint64_t n);
 
+/* The body of a LIBXC_OUTSTANDING record (postcopy_record.c). */
+NODISCARD struct error *input_outstanding(struct call *, struct input *);
 /* The body of a PAGE_DATA record of in->left bytes. */
 NODISCARD struct error *input_pages(struct call *, struct input *);
 

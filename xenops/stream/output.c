@@ -8,7 +8,7 @@
 /* We run on little-endian machines only; the stream is little-endian. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte order");
 
-#define PARTS 256 /* vectors a call */
+#define PARTS (LIBXC_BATCH + 2) /* vectors a call: a whole record, so that who splits it sees it whole */
 
 void output_init(struct stream_output *o, struct byte_stream *s, const uint8_t *memory)
 {
@@ -109,6 +109,7 @@ struct error *output_flush(struct call *c, struct stream_output *o)
     }
     TRY(put_parts(c, o, parts, n));
     o->pages_sent += o->n_data;
+    o->zero_pages += o->n_pfns - o->n_data;
     o->n_pfns = o->n_data = 0;
     return NULL;
 }

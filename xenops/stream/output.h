@@ -19,6 +19,7 @@ struct stream_output {
     const uint8_t *instead; /* fault: every page of a batch reads like this one; NULL: as it is */
     unsigned batch_max;    /* pfns a batch, at most LIBXC_BATCH */
     uint64_t pages_sent;   /* with data */
+    uint64_t zero_pages;   /* without */
     uint64_t started_bytes;
     unsigned n_pfns, n_data;
     uint64_t pfns[LIBXC_BATCH];

@@ -29,7 +29,7 @@ static void *contend(void *arg)
 
     for (unsigned i = 0; i < ROUNDS; i++) {
         unsigned which = (me->id + i) % 2;
-        assert_null(turn_take(&c, &k->turns, &t, uuids[which]));
+        assert_null(turn_take(&c, &k->turns, &t, uuids[which], TURN_ALONE));
         lock_take(&k->lock);
         k->inside[which]++;
         k->most = k->inside[which] > k->most ? k->inside[which] : k->most;
@@ -70,20 +70,45 @@ static void test_waiting_is_cancelled(void **state)
 
     fakecall_init(&f);
     turns_init(&q);
-    assert_null(turn_take(&f.call, &q, &first, "a"));
-    assert_null(turn_take(&f.call, &q, &other, "b")); /* another domain: at once */
+    assert_null(turn_take(&f.call, &q, &first, "a", TURN_ALONE));
+    assert_null(turn_take(&f.call, &q, &other, "b", TURN_ALONE)); /* another domain: at once */
     cancel_raise(f.call.cancel);
-    assert_true(error_is(turn_take(&f.call, &q, &second, "a"), "TASK_CANCELLED"));
+    assert_true(error_is(turn_take(&f.call, &q, &second, "a", TURN_ALONE), "TASK_CANCELLED"));
     turn_drop(&q, &first);
-    assert_null(turn_take(&f.call, &q, &third, "a")); /* free: not even looked at */
+    assert_null(turn_take(&f.call, &q, &third, "a", TURN_ALONE)); /* free: not even looked at */
     turn_drop(&q, &third);
     turn_drop(&q, &other);
     turns_release(&q);
 }
 
+/* What ends a guest goes beside its save, before those who wait for the save; and is alone after it. */
+static void test_into_a_save(void **state)
+{
+    struct turns q;
+    struct turn save, pause, into, second;
+    AUTO_FAKECALL f;
+
+    fakecall_init(&f);
+    turns_init(&q);
+    assert_null(turn_take(&f.call, &q, &save, "a", TURN_SAVE));
+    cancel_raise(f.call.cancel);
+    assert_true(error_is(turn_take(&f.call, &q, &pause, "a", TURN_ALONE), "TASK_CANCELLED"));
+    assert_null(turn_take(&f.call, &q, &into, "a", TURN_INTO));
+    assert_true(turn_is_beside(&q, &into));
+    assert_true(error_is(turn_alone(&f.call, &q, &into), "TASK_CANCELLED"));
+    assert_true(error_is(turn_take(&f.call, &q, &second, "a", TURN_INTO), "TASK_CANCELLED")); /* one at a time all the same */
+    turn_drop(&q, &save);
+    assert_false(turn_is_beside(&q, &into));
+    assert_null(turn_alone(&f.call, &q, &into));
+    assert_true(error_is(turn_take(&f.call, &q, &save, "a", TURN_SAVE), "TASK_CANCELLED"));
+    turn_drop(&q, &into);
+    turns_release(&q);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_never_two_at_once), cmocka_unit_test(test_waiting_is_cancelled) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_never_two_at_once), cmocka_unit_test(test_waiting_is_cancelled),
+                                        cmocka_unit_test(test_into_a_save) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

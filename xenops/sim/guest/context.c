@@ -2,9 +2,19 @@
 #include "xenops/sim/guest/guest.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #define CHECKED_WORDS (offsetof(struct guest_context, checksum) / 8)
 _Static_assert(offsetof(struct guest_context, checksum) % 8 == 0, "whole words");
+
+/* By how much the wall clock is ahead of the one that never jumps. */
+static int64_t clock_offset_us(const struct guest *g)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 - clock_us(g->clock);
+}
 
 void context_save(struct guest *g, struct guest_context *c)
 {
@@ -24,6 +34,7 @@ void context_save(struct guest *g, struct guest_context *c)
     c->ran_ms = g->ran_us / 1000;
     c->last_tick_us = g->last_tick_us;
     c->blackout_us = atomic_load(&g->control->blackout_us);
+    c->clock_offset_us = clock_offset_us(g);
     for (unsigned i = 0; i < g->settings.vcpus; i++)
         c->vcpus[i] = g->vcpus[i].state;
     for (unsigned i = 0; i < GUEST_DISKS; i++) {
@@ -69,7 +80,9 @@ static bool witness_find(struct guest *g, const struct guest_context *c)
         return true;
     if (!witness_create(&g->witness, s->witness, s->uuid, g->boot, s->n_pages))
         return false;
-    verify_adopt(g);
+    g->adopt = faults_pending(g);
+    if (!g->adopt)
+        verify_adopt(g);
     return true;
 }
 
@@ -91,6 +104,7 @@ bool context_load(struct guest *g, const void *bytes, size_t len, const char **w
     atomic_store(&g->control->blocks_written, c.blocks_written);
     atomic_store(&g->control->ticks, c.ticks);
     atomic_store(&g->control->blackout_us, c.blackout_us);
+    atomic_store(&g->control->clock_step_us, clock_offset_us(g) - c.clock_offset_us);
     for (unsigned i = 0; i < g->settings.vcpus; i++) {
         g->vcpus[i].state = c.vcpus[i];
         g->vcpus[i].last_us = 0;

@@ -54,6 +54,14 @@ static void give_up(struct guest *g, int fd, const char *failed)
     answer_text(fd, GUEST_ANSWER_FAILED, failed);
 }
 
+/* Nothing runs any more, but a vCPU whose page never comes: that one stands, too. */
+static void stand(struct guest *g)
+{
+    while (!gate_close_within(&g->gate, LOOK_MS))
+        if (faults_lost(g))
+            return;
+}
+
 static void on_fds(struct guest *g, int fd)
 {
     const int fds[] = { g->ram_fd, g->shared_fd, g->event_fd };
@@ -102,7 +110,7 @@ static void on_pause(struct guest *g, int fd)
         return answer_ok(fd);
     if (state_of(g) != GUEST_RUNNING)
         return answer_state(g, fd);
-    gate_close(&g->gate);
+    stand(g);
     state_set(g, GUEST_PAUSED);
     answer_ok(fd);
 }
@@ -183,7 +191,7 @@ static void at_rest(struct guest *g, const struct request *r, void (*fn)(struct 
     bool running = state_of(g) == GUEST_RUNNING;
 
     if (running)
-        gate_close(&g->gate);
+        stand(g);
     fn(g, r);
     publish(g);
     if (running)
@@ -228,6 +236,8 @@ static void on_load(struct guest *g, int fd, const struct request *r)
 
     if (state_of(g) != GUEST_EMPTY)
         return answer_state(g, fd);
+    if (r->head.number == 1 && !faults_begin(g, &why))
+        return answer_text(fd, GUEST_ANSWER_FAILED, why);
     if (!context_load(g, r->payload, r->head.len, &why)) {
         fprintf(stderr, "xapi-guest: the vCPU state %s\n", why);
         return answer_text(fd, GUEST_ANSWER_FAILED, why);
@@ -251,6 +261,34 @@ static void on_verify(struct guest *g, int fd)
     answer_ok(fd);
 }
 
+static void on_faults(const struct guest *g, int fd)
+{
+    struct guest_reply r = { .magic = GUEST_REQUEST_MAGIC, .answer = GUEST_ANSWER_OK, .len = sizeof(uint64_t) };
+    uint64_t ram = (uint64_t)(uintptr_t)g->ram;
+
+    if (!faults_pending(g))
+        return answer_state(g, fd);
+    if (unix_send_fds(fd, &r, sizeof(r), &g->faults_fd, 1) < 0 || unix_send_fds(fd, &ram, sizeof(ram), NULL, 0) < 0)
+        fprintf(stderr, "xapi-guest: the toolstack hung up\n");
+}
+
+static void on_filled(struct guest *g, int fd, bool verify)
+{
+    int64_t began = clock_us(g->clock);
+    char failed[64];
+
+    if (!faults_pending(g))
+        return answer_state(g, fd);
+    if (!faults_end(g, state_of(g) == GUEST_RUNNING, verify, failed))
+        return give_up(g, fd, failed);
+    if (verify) {
+        atomic_store(&g->control->verify_us, (uint64_t)(clock_us(g->clock) - began));
+        g->verify = "ok";
+    }
+    publish(g);
+    answer_ok(fd);
+}
+
 static void dispatch(struct guest *g, int *fd, const struct request *r)
 {
     switch ((enum guest_verb)r->head.verb) {
@@ -267,6 +305,8 @@ static void dispatch(struct guest *g, int *fd, const struct request *r)
     case GUEST_VERB_BALLOON: at_rest(g, r, do_balloon); return answer_ok(*fd);
     case GUEST_VERB_PLUG: at_rest(g, r, do_plug); return answer_ok(*fd);
     case GUEST_VERB_UNPLUG: return on_unplug(g, *fd, r);
+    case GUEST_VERB_FAULTS: return on_faults(g, *fd);
+    case GUEST_VERB_FILLED: return on_filled(g, *fd, r->head.number == 1);
     }
     answer_text(*fd, GUEST_ANSWER_FAILED, "no such verb");
 }

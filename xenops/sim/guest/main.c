@@ -10,6 +10,9 @@
 #include "rpc/base/fd.h"
 #include "rpc/base/memory.h"
 
+#define LOOK_MS 50
+#define LAST_MS (2 * DISK_LAST_MS) /* in post-copy */
+
 static const char *const end_names[] = GUEST_END_NAMES;
 
 void guest_end(struct guest *g, enum guest_end how)
@@ -24,9 +27,16 @@ void guest_end(struct guest *g, enum guest_end how)
 static void finish(struct guest *g)
 {
     enum guest_end how = (enum guest_end)atomic_load(&g->ended);
+    int64_t until = clock_ms(g->clock) + LAST_MS;
 
     disks_give_up(g);
-    gate_close(&g->gate);
+    while (!gate_close_within(&g->gate, LOOK_MS))
+        if (faults_lost(g) || (faults_pending(g) && clock_ms(g->clock) >= until))
+            break; /* a vCPU stands at a page that does not come */
+    if (atomic_load(&g->bad_page) != UINT64_MAX) {
+        g->verify = arena_printf(g->arena, "FAIL:%llu", (unsigned long long)atomic_load(&g->bad_page));
+        publish(g);
+    }
     if (how != GUEST_END_CRASH)
         disks_close(g, -1);
     if (how != GUEST_END_NONE && file_replace("end", end_names[how], strlen(end_names[how]), 0600) < 0)
@@ -48,6 +58,8 @@ int main(int argc, char **argv)
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGHUP, &ignore, NULL);
     g->arena = arena_new();
+    g->faults_fd = -1;
+    atomic_init(&g->bad_page, UINT64_MAX);
     g->clock = &clock_real;
     g->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

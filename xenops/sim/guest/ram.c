@@ -47,8 +47,10 @@ static enum guest_content content_of(const struct guest *g, uint64_t page)
 void ram_store(struct guest *g, uint64_t page)
 {
     struct guest_page *p = guest_page_at(g, page);
-    uint32_t version = p->version + 1;
 
+    if (g->unverified != NULL)
+        faults_check(g, page);
+    uint32_t version = p->version + 1;
     guest_page_fill(p, g->boot, page, version != 0 ? version : 1, content_of(g, page));
     guest_bitmap_set(g->dirty, page);
     witness_page(&g->witness, page, p->version);
@@ -74,7 +76,7 @@ void ram_balloon(struct guest *g, uint64_t target)
     if (target < 256)
         target = g->settings.n_pages < 256 ? g->settings.n_pages : 256; /* it keeps 1 MiB */
     atomic_store(&g->control->target_pages, target);
-    if (g->settings.no_balloon)
+    if (g->settings.no_balloon || faults_pending(g)) /* then at the end of it */
         return;
     if (target < actual)
         release(g, target, actual);

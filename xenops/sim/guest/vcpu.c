@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "rpc/base/check.h"
 #include "rpc/base/work.h"
@@ -14,6 +15,8 @@
 #define TICK_MS 1
 #define BUSY_MS 10 /* between two rounds of stores */
 #define IDLE_MS 50
+#define THROTTLE_US 10000       /* of each of these, on the clock, a slowed guest stands for its part */
+#define LOOK_STORES 16u         /* between two looks at it */
 #define FILL_SLICE 2048u        /* pages between two looks at the clock */
 #define ELAPSED_MAX_US 100000   /* what was not written in a pause is not caught up */
 
@@ -30,13 +33,45 @@ static void store(struct vcpu *v, uint64_t page)
     atomic_fetch_add_explicit(&v->guest->control->pages_written, 1, memory_order_relaxed);
 }
 
+/* --- slowed down --- */
+
+/* Until when a slowed guest stands still; 0: it runs now. All vCPUs stand at the same time. */
+static int64_t stands_until(const struct guest *g, int64_t now)
+{
+    uint32_t percent = atomic_load_explicit(&g->control->throttle, memory_order_relaxed);
+    int64_t began = now - now % THROTTLE_US, until = began + (int64_t)percent * (THROTTLE_US / 100);
+
+    return percent > 0 && now < until ? until : 0;
+}
+
+static bool is_over(const struct vcpu *v, unsigned *stores)
+{
+    const struct guest *g = v->guest;
+
+    if (gate_closing(&g->gate))
+        return true;
+    if (++*stores % LOOK_STORES != 0 || atomic_load_explicit(&g->control->throttle, memory_order_relaxed) == 0)
+        return false;
+    return stands_until(g, clock_us(g->clock)) > 0;
+}
+
+/* The part of a millisecond that gate_rest cannot wait for is slept away, out of the gate's way. */
+static void stand(struct guest *g, int64_t now, int64_t until)
+{
+    gate_rest(&g->gate, (until - now) / 1000);
+    int64_t left = until - clock_us(g->clock);
+    if (left > 0 && left < 1000 && !gate_closing(&g->gate))
+        usleep((useconds_t)left);
+}
+
 /* Goes on with the fill of its stripe; true while something is left. */
 static bool fill(struct vcpu *v)
 {
     struct guest *g = v->guest;
     uint64_t end = smaller(g->settings.fill_pages, atomic_load(&g->control->actual_pages));
+    unsigned stores = 0;
 
-    for (unsigned i = 0; i < FILL_SLICE && v->state.fill_next < end && !gate_closing(&g->gate); i++) {
+    for (unsigned i = 0; i < FILL_SLICE && v->state.fill_next < end && !is_over(v, &stores); i++) {
         store(v, v->state.fill_next);
         v->state.fill_next += g->settings.vcpus;
     }
@@ -49,14 +84,18 @@ static void dirty(struct vcpu *v, int64_t now)
     uint64_t set = smaller(g->settings.working_set_pages, atomic_load(&g->control->actual_pages));
     uint64_t stripe = set / g->settings.vcpus;
     int64_t elapsed = v->last_us > 0 ? now - v->last_us : 0;
+    double most = g->settings.dirty_pages_s / g->settings.vcpus * ELAPSED_MAX_US / 1e6;
+    unsigned stores = 0;
 
     v->last_us = now;
     if (stripe == 0)
         return;
     if (elapsed > ELAPSED_MAX_US)
         elapsed = ELAPSED_MAX_US;
+    elapsed = elapsed * (100 - (int64_t)atomic_load_explicit(&g->control->throttle, memory_order_relaxed)) / 100;
     v->owed += g->settings.dirty_pages_s / g->settings.vcpus * (double)elapsed / 1e6;
-    while (v->owed >= 1 && !gate_closing(&g->gate)) {
+    v->owed = v->owed > most + 1 ? most + 1 : v->owed; /* nor is what it could not do in time */
+    while (v->owed >= 1 && !is_over(v, &stores)) {
         v->owed -= 1;
         store(v, guest_random(&v->state.rng) % stripe * g->settings.vcpus + v->id);
     }
@@ -106,7 +145,11 @@ static void *vcpu_run(void *arg)
     struct guest *g = v->guest;
 
     while (gate_enter(&g->gate, &g->stop)) {
-        int64_t now = clock_us(g->clock);
+        int64_t now = clock_us(g->clock), until = stands_until(g, now);
+        if (until > 0) {
+            stand(g, now, until);
+            continue;
+        }
         if (v->id == 0)
             tick(g, now);
         bool more = fill(v);

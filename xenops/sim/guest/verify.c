@@ -31,23 +31,28 @@ static bool holes_good(const struct guest *g, uint64_t from, uint64_t to, uint64
     return true;
 }
 
-static bool pages_good(const struct guest *g, uint64_t *failed_r)
+bool verify_page(struct guest *g, uint64_t page)
 {
-    uint64_t at = 0, from, to, n = g->settings.n_pages;
     uint32_t version;
 
-    while (at < n && data_next(g, at, &from, &to)) {
+    return guest_page_check(guest_page_at(g, page), g->boot, page, &version) && version >= witness_page_at(&g->witness, page);
+}
+
+bool verify_pages(struct guest *g, uint64_t at, uint64_t end, uint64_t *failed_r)
+{
+    uint64_t from, to;
+
+    while (at < end && data_next(g, at, &from, &to)) {
+        from = from < end ? from : end;
+        to = to < end ? to : end;
         if (!holes_good(g, at, from, failed_r))
             return false;
-        for (*failed_r = from; *failed_r < to; ++*failed_r) {
-            if (!guest_page_check(guest_page_at(g, *failed_r), g->boot, *failed_r, &version))
+        for (*failed_r = from; *failed_r < to; ++*failed_r)
+            if (faults_take(g, *failed_r) && !verify_page(g, *failed_r))
                 return false;
-            if (version < witness_page_at(&g->witness, *failed_r))
-                return false;
-        }
         at = to;
     }
-    return holes_good(g, at, n, failed_r);
+    return holes_good(g, at, end, failed_r);
 }
 
 /* Is the i-th block, as read, at or beyond what the witness saw? */
@@ -127,7 +132,7 @@ bool verify_all(struct guest *g, char failed_r[64])
     atomic_store(&g->control->blocks_verified, 0);
     for (unsigned i = 0; i < GUEST_DISKS; i++)
         g->disks[i].unverified = g->disks[i].setting.device[0] != '\0' && g->disks[i].setting.writable;
-    if (!pages_good(g, &at)) {
+    if (!verify_pages(g, 0, g->settings.n_pages, &at)) {
         snprintf(failed_r, 64, "%llu", (unsigned long long)at);
         return fail(g, failed_r);
     }
