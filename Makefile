@@ -150,7 +150,7 @@ SYSTEM_TESTS := $(wildcard tests/system/test_*.py tests/system/test_*.sh)
 LONG_TESTS := $(wildcard tests/long/test_*.py)
 RUNNER := BUILD=$(BUILD) python3 tests/runner.py --log-dir $(BUILD)/test-logs
 
-.PHONY: sweep check check-unit check-system check-long check-one tests lint golden deps deps-test san ci
+.PHONY: sweep sweep-disk sweep-migrate check check-unit check-system check-long check-one tests lint golden deps deps-test san ci
 deps:
 	@etc/install-deps build
 deps-test:
@@ -175,8 +175,11 @@ check-long: deps-test ## everything under both sanitizers, and each fuzz target 
 	@$(MAKE) --no-print-directory SAN=thread check-unit check-system
 	@$(if $(LONG_TESTS),$(RUNNER) --timeout 3600 $(LONG_TESTS),true)
 	@$(MAKE) --no-print-directory fuzz-all SECONDS=60
-sweep: all ## every fault at every step of what is done with a disk: minutes; WORDS="move/ xapi" picks cells
+sweep: sweep-disk sweep-migrate ## every fault at every step of what is done with a disk, and of a migration: an hour
+sweep-disk: all ## the disks' part of it: minutes; WORDS="move/ xapi" picks cells
 	@BUILD=$(BUILD) python3 tests/sweep/disk_sweep.py $(WORDS)
+sweep-migrate: all ## the migrations' part of it; WORDS="pool-to-pool kill-source" picks cells
+	@BUILD=$(BUILD) python3 tests/sweep/migrate_sweep.py $(WORDS)
 lint: $(GEN) ## layers, headers alone, banned calls, sizes
 	@BUILD=$(BUILD) tests/lint/run
 golden: $(BUILD)/idlc ## the API as declared against tests/golden/api.txt

@@ -29,6 +29,16 @@ class Failure(Exception):
         self.code, self.params = description[0], list(description[1:])
 
 
+def refused(call, code):
+    """The call must fail with this code: its parameters."""
+    try:
+        call()
+    except Failure as e:
+        assert e.code == code, (e.code, e.params)
+        return e.params
+    raise AssertionError(f"expected {code}")
+
+
 class Transport(xmlrpc.client.Transport):
     def __init__(self, timeout):
         super().__init__()

@@ -306,8 +306,7 @@ class Lab:
         self.nothing("exactly one copy", self.copies)
         self.nothing("rows to go", self.rows_left)
         self.nothing("images to go", self.files_left)
-        for pool in self.pools:
-            P.wait_until("disks to be served where the guest is", pool.disks_settled, 40)
+        self.nothing("disks to be served where the guest is, and nowhere else", self.served_wrong)
         pool, vm = self.find()
         state = pool.api("VM.get_power_state", vm)
         self.ready()
@@ -361,6 +360,9 @@ class Lab:
         if found == wanted and record["power_state"] in ("Running", "Paused"):
             return []
         return [("found", found, "wanted", wanted, record["power_state"])]
+
+    def served_wrong(self):
+        return [{host.address: host.served() for host in pool.hosts} for pool in self.pools if not pool.disks_settled()]
 
     def kept(self):
         """(pool, SR, location) of the VM's disks."""

@@ -12,15 +12,6 @@ from tests.lib import pool as P  # noqa: E402
 BEFORE_COMMIT = ["journal", "prepare", "connect", "memory", "stream", "ready", "rename", "go"]
 
 
-def refused(call, code):
-    try:
-        call()
-    except P.Failure as e:
-        assert e.code == code, (e.code, e.params)
-        return e.params
-    raise AssertionError(f"expected {code}")
-
-
 def clean(pool, vm, where):
     """Exactly one running copy, on 'where'; no reservation, operation, task, temporary domain or open journal."""
     record = pool.api("VM.get_record", vm)
@@ -92,7 +83,7 @@ def fail_everywhere(pool, vm, one, two):
     host = pool.host_of(one)
     for step in BEFORE_COMMIT:
         host.ctl("fault", "arm", f"migrate.source.{step}=error@1")
-        refused(lambda: pool.api("VM.pool_migrate", vm, two, {}), "INTERNAL_ERROR")
+        P.refused(lambda: pool.api("VM.pool_migrate", vm, two, {}), "INTERNAL_ERROR")
         host.ctl("fault", "disarm")
         clean(pool, vm, one)
         print("failed before", step, "- runs on at the source", flush=True)
@@ -114,27 +105,27 @@ def fail_everywhere(pool, vm, one, two):
 
 
 def refusals(pool, vm, one, two, local_sr):
-    params = refused(lambda: pool.api("VM.pool_migrate", "OpaqueRef:nonsense", two, {}), "HANDLE_INVALID")
+    params = P.refused(lambda: pool.api("VM.pool_migrate", "OpaqueRef:nonsense", two, {}), "HANDLE_INVALID")
     assert params == ["VM", "OpaqueRef:nonsense"], params
     halted = pool.make_vm("halted")
-    params = refused(lambda: pool.api("VM.pool_migrate", halted, two, {}), "VM_BAD_POWER_STATE")
+    params = P.refused(lambda: pool.api("VM.pool_migrate", halted, two, {}), "VM_BAD_POWER_STATE")
     assert params == [halted, "running", "halted"], params
     local = pool.make_vm("local disk", sr=local_sr)
     pool.api("VM.start_on", local, one, False, False)
-    params = refused(lambda: pool.api("VM.pool_migrate", local, two, {}), "VM_REQUIRES_SR")
+    params = P.refused(lambda: pool.api("VM.pool_migrate", local, two, {}), "VM_REQUIRES_SR")
     assert params == [local, local_sr], params
     big = pool.make_vm("big", memory_mib=1500)
     pool.api("VM.start_on", big, two, False, False)
     wide = pool.make_vm("wide", memory_mib=700)
     pool.api("VM.start_on", wide, one, False, False)
-    refused(lambda: pool.api("VM.pool_migrate", wide, two, {}), "HOST_NOT_ENOUGH_FREE_MEMORY")
+    P.refused(lambda: pool.api("VM.pool_migrate", wide, two, {}), "HOST_NOT_ENOUGH_FREE_MEMORY")
     tools = pool.make_vm("no tools", platform={"sim-no-tools": "1"})
     pool.api("VM.start_on", tools, one, False, False)
-    assert refused(lambda: pool.api("VM.pool_migrate", tools, two, {}), "VM_LACKS_FEATURE") == [tools]
+    assert P.refused(lambda: pool.api("VM.pool_migrate", tools, two, {}), "VM_LACKS_FEATURE") == [tools]
     pool.api("VM.hard_shutdown", big)
     pool.api("VM.pool_migrate", tools, two, {"force": "true"})
     pool.api("host.disable", two)
-    assert refused(lambda: pool.api("VM.pool_migrate", wide, two, {}), "HOST_DISABLED") == [two]
+    assert P.refused(lambda: pool.api("VM.pool_migrate", wide, two, {}), "HOST_DISABLED") == [two]
     pool.api("host.enable", two)
 
 

@@ -51,7 +51,7 @@ def quiet(*pools):
             assert vdi["current_operations"] == {}, vdi
         for host in pool.hosts:
             P.wait_until("journals to be finished", lambda: all(m["state"] in ("DONE", "RESUMED", "RUNNING", "ABORTED")
-                         for m in json.loads(host.ctl("migrations", "--journal"))), 20)
+                         for m in json.loads(host.ctl("migrations"))), 20)
         P.wait_until("disks to be served where the guests are", pool.disks_settled, 30)
 
 

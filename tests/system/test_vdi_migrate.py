@@ -16,15 +16,6 @@ AFTER = ["commit", "clean"]
 DISK_MIB = 24
 
 
-def refused(call, code):
-    try:
-        call()
-    except P.Failure as e:
-        assert e.code == code, (e.code, e.params)
-        return e.params
-    raise AssertionError(f"expected {code}")
-
-
 def images(path):
     return sorted(n for n in os.listdir(path) if n.endswith((".vhd", ".raw", ".qcow2")))
 
@@ -89,7 +80,7 @@ def there_and_back(w):
         target = 1 - w.where()
         task = w.move(**options)
         assert w.vdi() != old and w.api("VDI.get_uuid", w.vdi()) != uuid and w.api("VDI.get_name_label", w.vdi()) == name
-        refused(lambda: w.api("VDI.get_uuid", old), "HANDLE_INVALID")
+        P.refused(lambda: w.api("VDI.get_uuid", old), "HANDLE_INVALID")
         assert int(task["other_config"]["migrate:proven"]) >= 0 and int(task["other_config"]["migrate:bytes"]) > 0, task
         assert w.vdi() in task["result"]
         if "dest-img-format" in options:
@@ -110,15 +101,15 @@ def qcow2(w):
 
 def refusals(w):
     lonely = w.api("VDI.create", {"name_label": "lonely", "SR": w.srs[0], "virtual_size": str(P.MIB), "type": "user"})
-    assert refused(lambda: w.api("VDI.pool_migrate", lonely, w.srs[1], {}), "VDI_NEEDS_VM_FOR_MIGRATE") == [lonely]
+    assert P.refused(lambda: w.api("VDI.pool_migrate", lonely, w.srs[1], {}), "VDI_NEEDS_VM_FOR_MIGRATE") == [lonely]
     w.api("VDI.destroy", lonely)
     here = w.srs[w.where()]
-    assert refused(lambda: w.api("VDI.pool_migrate", w.vdi(), here, {"bandwidth": "fast"}), "VALUE_NOT_SUPPORTED")[0] == "bandwidth"
-    assert refused(lambda: w.move(bandwidth="warp"), "VALUE_NOT_SUPPORTED")[0] == "bandwidth"
-    assert refused(lambda: w.move(**{"dest-img-format": "vmdk"}), "VALUE_NOT_SUPPORTED")[0] == "dest-img-format"
+    assert P.refused(lambda: w.api("VDI.pool_migrate", w.vdi(), here, {"bandwidth": "fast"}), "VALUE_NOT_SUPPORTED")[0] == "bandwidth"
+    assert P.refused(lambda: w.move(bandwidth="warp"), "VALUE_NOT_SUPPORTED")[0] == "bandwidth"
+    assert P.refused(lambda: w.move(**{"dest-img-format": "vmdk"}), "VALUE_NOT_SUPPORTED")[0] == "dest-img-format"
     assert w.api("VDI.pool_migrate", w.vdi(), here, {}) == w.vdi()
     w.api("VM.pause", w.vm)
-    assert refused(lambda: w.move(), "VM_BAD_POWER_STATE")[1:] == ["halted, suspended, running", "paused"]
+    assert P.refused(lambda: w.move(), "VM_BAD_POWER_STATE")[1:] == ["halted, suspended, running", "paused"]
     w.api("VM.unpause", w.vm)
     w.clean(w.where())
 
@@ -128,7 +119,7 @@ def cancelled(w):
     task = w.api("Async.VDI.pool_migrate", old, w.other(), {"bandwidth": "1"})
     P.wait_until("progress", lambda: w.api("task.get_progress", task) > 0.05, 60)
     w.api("task.cancel", task)
-    refused(lambda: w.api.wait_task(task), "TASK_CANCELLED")
+    P.refused(lambda: w.api.wait_task(task), "TASK_CANCELLED")
     assert w.vdi() == old
     w.clean(here)
 
@@ -184,7 +175,7 @@ def failing_steps(w):
     for step in STEPS:
         here = w.where()
         w.pool.hosts[0].ctl("fault", "arm", f"disk.move.{step}=error")
-        refused(lambda: w.move(), "INTERNAL_ERROR")
+        P.refused(lambda: w.move(), "INTERNAL_ERROR")
         w.pool.hosts[0].ctl("fault", "disarm")
         w.clean(here)
 

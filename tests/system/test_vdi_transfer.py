@@ -19,6 +19,8 @@ from tests.lib import pool as P  # noqa: E402
 
 SIZE = 9 * P.MIB + 512  # no whole number of VHD blocks
 UNKNOWN_LENGTH = 1 << 50
+SILENCE_S = 5
+STALL_SIZE = 32 * P.MIB  # more than the sockets between two processes hold
 
 
 def contents(seed, size=SIZE):
@@ -262,15 +264,66 @@ def nbd(w):
     w.idle()
 
 
+class Stalled:
+    """A client that stops in the middle: of an upload it sends a part, of a download it reads nothing."""
+
+    def __init__(self, w, method):
+        self.w, self.vdi = w, w.make(STALL_SIZE)
+        self.task = w.api("task.create", "stalled", "")
+        path = f"/{'import' if method == 'PUT' else 'export'}_raw_vdi?session_id={w.api.session}&vdi={self.vdi}&task_id={self.task}"
+        length = f"Content-Length: {STALL_SIZE}\r\n" if method == "PUT" else ""
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect((w.address, w.pool.http_port))
+        self.socket.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{length}\r\n".encode())
+        if method == "PUT":
+            self.socket.sendall(bytes(3 * P.MIB))
+        P.wait_until("the transfer to begin", lambda: w.api("VDI.get_current_operations", self.vdi) != {}, 20)
+
+    def ends(self, status):
+        P.wait_until("the task to end as " + status, lambda: self.w.api("task.get_status", self.task) == status, 30)
+        self.free()
+        return self.w.api("task.get_error_info", self.task)
+
+    def free(self):
+        P.wait_until("the disk to be free", lambda: self.w.api("VDI.get_current_operations", self.vdi) == {}, 20)
+        self.socket.close()
+        self.w.api("VDI.destroy", self.vdi)
+
+
+def stalled(w):
+    silent = [Stalled(w, "PUT"), Stalled(w, "GET")]
+    for client in [Stalled(w, "PUT"), Stalled(w, "GET")]:
+        w.api("task.cancel", client.task)
+        client.ends("cancelled")
+    for client in silent:
+        info = client.ends("failure")
+        assert info[0] == "INTERNAL_ERROR" and f"moved no byte for {SILENCE_S} s" in info[1], info
+    w.idle()
+
+
+def stop_with_stalled(w):
+    """The daemon does not wait for clients that do nothing."""
+    clients = [Stalled(w, "PUT"), Stalled(w, "GET")]
+    host = w.pool.hosts[0]
+    assert host.stop() == 0
+    host.start()
+    w.pool.api = w.api = P.Api(host.url).login()
+    P.wait_until("the pool", w.pool.all_live, 60)
+    for client in clients:
+        client.free()
+    w.idle()
+
+
 def main():
     for tool in ("qemu-img", "nbdinfo", "nbdcopy", "curl"):
         if shutil.which(tool) is None:
             print(f"skipped: {tool} is missing")
             sys.exit(77)
     prefix = f"127.{random.randint(2, 250)}.{random.randint(1, 250)}"
-    with P.Pool(hosts=2, prefix=prefix, options={"nbd-port": P.free_ports(f"{prefix}.1", 1)[0]}) as pool:
+    with P.Pool(hosts=2, prefix=prefix, options={"nbd-port": P.free_ports(f"{prefix}.1", 1)[0], "transfer-silence-s": SILENCE_S}) as pool:
         w = World(pool)
-        for case in (raw, vhd, delta, tasks, known_clients, refused, elsewhere, nbd):
+        for case in (raw, vhd, delta, tasks, known_clients, refused, elsewhere, nbd, stalled, stop_with_stalled):
             print(case.__name__, flush=True)
             case(w)
 

@@ -19,7 +19,7 @@ LOG_MODULE(control);
 
 #define LINE_MAX_BYTES 4096
 #define PATIENCE_MS 5000
-#define WORDS_MAX 5
+#define WORDS_MAX 8
 
 struct control_socket {
     struct xapi *xapi;

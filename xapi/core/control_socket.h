@@ -3,7 +3,7 @@
  *   status                   who we are, connections, sessions, tasks, queues
  *   log set MODULE LEVEL     MODULE "all": every one
  *   fault arm SPEC, fault disarm [NAME]    with allow-faults only (rpc/base/fault.h)
- *   and what startup.c adds (migrations: what is under way on this host; tapd list, tapd stats)
+ *   and what startup.c adds (migrations …: xapi/migrate/migrations_command.h; tapd list, tapd stats)
  *
  * The first word of an answer is "ok" or "error". Commands run on the socket's own thread, one at a time. */
 #ifndef XAPI_CORE_CONTROL_SOCKET_H

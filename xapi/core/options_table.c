@@ -55,6 +55,7 @@ const struct config_option xapi_options[] = {
     NUMBER("migration-silence-s", "60", 1, 86400, "seconds without a byte moving after which a migration's stream is lost"),
     NUMBER("incoming-patience", "300", 1, 86400, "seconds a prepared migration waits here for its source"),
     NUMBER("migration-reconnect-s", "30", 1, 86400, "seconds a lost disk of a migration is connected again before it fails"),
+    NUMBER("transfer-silence-s", "300", 1, 86400, "seconds an import or export whose client moves no byte is kept"),
     NUMBER("vdi-quarantine", "0", 0, 0x7fffffff, "seconds an old disk is kept after VDI.pool_migrate; 0: not at all"),
     NUMBER("storage-migrations-per-pool", "3", 0, 100000, "moves of disks at once, the others queue; 0: no limit; pool.other_config overrides it"),
     NUMBER("storage-migrations-per-host", "3", 0, 100000, "the same from one host"),

@@ -12,7 +12,6 @@
 #include "rpc/base/log.h"
 #include "rpc/base/work.h"
 #include "rpc/http/tls.h"
-#include "rpc/wire/json.h"
 #include "rpc/wire/xmlrpc.h"
 #include "storage/sr.h"
 #include "storage/tap.h"
@@ -33,7 +32,9 @@
 #include "xapi/migrate/disk_move.h"
 #include "xapi/migrate/disk_sink.h"
 #include "xapi/migrate/ledger.h"
+#include "xapi/migrate/metrics.h"
 #include "xapi/migrate/migrate.h"
+#include "xapi/migrate/migrations_command.h"
 #include "xapi/migrate/queue.h"
 #include "xapi/migrate/move.h"
 #include "xapi/migrate/preflight.h"
@@ -280,6 +281,7 @@ static struct error *front_start_stage(struct daemon_state *d)
         { "PUT", "/services/xenops", HTTP_BODY_TAKEOVER, migrate_http_put, &d->xapi },
         { "PUT", "/services/xenops/migrate/sample/", HTTP_BODY_TAKEOVER, preflight_http_sample, &d->xapi },
         { "PUT", "/services/SM/", HTTP_BODY_TAKEOVER, disk_sink_http_put, &d->xapi },
+        { "GET", "/metrics$", HTTP_BODY_BUFFER, metrics_http, &d->xapi },
         { "GET", "/export_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_export, &d->xapi },
         { "PUT", "/import_raw_vdi", HTTP_BODY_TAKEOVER, transfer_http_import, &d->xapi },
         { "GET", "/export_metadata", HTTP_BODY_TAKEOVER, metadata_http_export, &d->xapi },
@@ -369,25 +371,9 @@ static void migrate_stop_stage(struct daemon_state *d)
     announce_stop(&d->xapi);
 }
 
-static bool command_migrations(struct xapi *xapi, unsigned n, char **words, struct text *t)
-{
-    AUTO_ARENA a = arena_new();
-    struct call c = { .arena = a, .clock = xapi->clock, .id = "ctl" };
-    struct value args = value_map(NULL, 0), list = value_void();
-    struct error *e = migrate_verb_list(&c, xapi, &args, &list);
-
-    if (e != NULL) {
-        text_add(t, error_text(a, e));
-        return false;
-    }
-    json_write(t, &list);
-    text_add_byte(t, '\n');
-    return true;
-}
-
 static struct error *control_start(struct daemon_state *d)
 {
-    static const struct control_command commands[] = { { "migrations", 1, 1, command_migrations }, { "tapd", 2, 2, tapd_command }, { 0 } };
+    static const struct control_command commands[] = { { "migrations", 1, 6, migrations_command }, { "tapd", 2, 2, tapd_command }, { 0 } };
 
     return control_socket_start(d->arena, &d->xapi, commands, &d->control);
 }

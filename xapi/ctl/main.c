@@ -4,7 +4,8 @@
  *
  *   passwd USER             sets a password in the users file; reads it from standard input
  *   db …                    check, backup, restore: see db_commands.h
- *   status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], fault list, migrations, tapd list, tapd stats, tapd json
+ *   migrations …            what is under way and what was: see migrations_commands.h
+ *   status, log set MODULE LEVEL, fault arm SPEC, fault disarm [NAME], fault list, tapd list, tapd stats, tapd json
  *                           asked of the running daemon through <dir>/xapi-ctl.sock */
 #include <errno.h>
 #include <stdio.h>
@@ -13,12 +14,11 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "rpc/base/fd.h"
-#include "rpc/base/text.h"
-#include "xapi/core/control_socket.h"
 #include "xapi/core/options.h"
 #include "xapi/core/users.h"
+#include "xapi/ctl/daemon.h"
 #include "xapi/ctl/db_commands.h"
+#include "xapi/ctl/migrations_commands.h"
 
 #define PASSWORD_MAX 1024
 
@@ -26,7 +26,7 @@ static int usage(void)
 {
     fputs("usage: xapi-ctl [--config FILE] [--set key=value]… COMMAND\n"
           "  passwd USER\n  db check|backup|restore …\n  status\n  log set MODULE|all err|warn|info|debug\n"
-          "  fault arm NAME=ACTION[@N]\n  fault disarm [NAME]\n  fault list\n  migrations\n  tapd list|stats|json\n",
+          "  fault arm NAME=ACTION[@N]\n  fault disarm [NAME]\n  fault list\n  migrations …\n  tapd list|stats|json\n",
           stderr);
     return EXIT_FAILURE;
 }
@@ -83,41 +83,14 @@ static int command_passwd(struct arena *a, const struct options *o)
 
 /* --- commands for the daemon -------------------------------------------------------------------------------- */
 
-static int answer_print(int fd)
-{
-    AUTO_TEXT answer = TEXT_INIT;
-    char piece[4096];
-    ssize_t n;
-
-    while ((n = read(fd, piece, sizeof(piece))) > 0)
-        text_add_len(&answer, piece, (size_t)n);
-    bool ok = answer.len >= 3 && strncmp(answer.bytes, "ok\n", 3) == 0;
-    const char *body = answer.len > 0 ? strchr(answer.bytes, '\n') : NULL;
-    if (body != NULL)
-        fputs(body + 1, ok ? stdout : stderr);
-    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
-}
-
 static int command_daemon(struct arena *a, const struct options *o)
 {
-    const char *path = arena_printf(a, "%s/" CONTROL_SOCKET_NAME, config_string(o->config, "dir"));
-    AUTO_TEXT line = TEXT_INIT;
-    AUTO_FD fd = unix_connect(path);
+    const char *text;
 
-    if (fd < 0) {
-        fprintf(stderr, "xapi-ctl: %s: %s (is xapi running?)\n", path, strerror(-fd));
-        fd = -1;
+    if (!ctl_ask(a, o, (const char *const *)o->rest, o->n_rest, &text))
         return EXIT_FAILURE;
-    }
-    for (int i = 0; i < o->n_rest; i++)
-        text_printf(&line, "%s%s", i > 0 ? " " : "", o->rest[i]);
-    text_add(&line, "\n");
-    int rc = fd_write_all(fd, line.bytes, line.len);
-    if (rc < 0) {
-        fprintf(stderr, "xapi-ctl: %s: %s\n", path, strerror(-rc));
-        return EXIT_FAILURE;
-    }
-    return answer_print(fd);
+    fputs(text, stdout);
+    return EXIT_SUCCESS;
 }
 
 static int run(struct arena *a, const struct options *o)
@@ -128,6 +101,8 @@ static int run(struct arena *a, const struct options *o)
         return command_passwd(a, o);
     if (strcmp(o->rest[0], "db") == 0)
         return ctl_db(o->n_rest, o->rest);
+    if (strcmp(o->rest[0], "migrations") == 0)
+        return ctl_migrations(a, o);
     return command_daemon(a, o);
 }
 

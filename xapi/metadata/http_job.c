@@ -21,7 +21,7 @@ LOG_MODULE(metadata);
 
 #define IDLE_MS 60000   /* a client that sends nothing */
 #define LOOK_MS 500
-#define MOMENT_MS 200   /* for what may follow */
+#define LINGER_MS 2000
 #define LINGER_MAX ((size_t)256 << 20) /* read and dropped so that the client sees its answer */
 
 /* --- parameters --------------------------------------------------------------------------------------------------- */
@@ -139,6 +139,7 @@ struct error *http_job_body(struct http_job *j)
         if (http_write_head(j->stream, 200, extra) != 0)
             return err_import_error(j->c.arena, "the connection broke");
     }
+    j->left = answered_first(r) ? -1 : r->content_length;
     j->stream = http_body_stream(j->x, j->stream);
     return NULL;
 }
@@ -160,10 +161,14 @@ static struct error *await(struct http_job *j)
 
 static struct error *read_some(struct http_job *j, void *at, size_t len, size_t *n_r)
 {
+    *n_r = 0;
+    if (j->left == 0)
+        return NULL;
     TRY(await(j));
     ssize_t n = bytes_read(j->stream, at, len);
-
     *n_r = n > 0 ? (size_t)n : 0;
+    if (j->left > 0)
+        j->left -= (int64_t)*n_r;
     return n >= 0 || n == -EPIPE ? NULL : err_import_error(j->c.arena, "the connection broke");
 }
 
@@ -197,15 +202,17 @@ struct error *http_job_read_all(struct http_job *j, size_t max, struct text *t)
     return NULL;
 }
 
-void http_job_skip(struct http_job *j, size_t max)
+void http_job_skip(struct http_job *j, size_t max, int moment_ms)
 {
     char dropped[16384];
 
-    for (size_t n = 0; n < max;) {
-        ssize_t got = bytes_wait(j->stream, -1, MOMENT_MS) > 0 ? bytes_read(j->stream, dropped, sizeof(dropped)) : 0;
+    for (size_t n = 0; n < max && j->left != 0;) {
+        ssize_t got = bytes_wait(j->stream, -1, moment_ms) > 0 ? bytes_read(j->stream, dropped, sizeof(dropped)) : 0;
         if (got <= 0)
             return;
         n += (size_t)got;
+        if (j->left > 0)
+            j->left -= got;
     }
 }
 
@@ -308,7 +315,7 @@ static void taken_over(struct http_exchange *x, struct byte_stream *stream, void
     serve(j);
     call_enter(before);
     if (strcmp(http_request(x)->method, "PUT") == 0 && bytes_finish(j->stream) == 0)
-        http_job_skip(j, LINGER_MAX);
+        http_job_skip(j, LINGER_MAX, LINGER_MS);
     bytes_close(j->stream);
     text_release(&j->body);
     arena_free(j->c.arena);
@@ -320,6 +327,7 @@ void http_job_start(struct http_exchange *x, struct xapi *xapi, const struct htt
     struct http_job *j = xcalloc(1, sizeof(*j));
 
     j->kind = kind;
+    j->left = -1;
     j->xapi = xapi;
     j->x = x;
     api_call_init(&j->c, xapi, arena_new(), kind->permission);

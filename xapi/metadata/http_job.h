@@ -23,6 +23,7 @@ struct http_job {
     struct api_call c;
     bool known;              /* has a session, or is trusted */
     bool head_sent;
+    int64_t left;            /* of a body with a length, else -1 */
     /* the answer: */
     struct value result;     /* of the task */
     const char *type, *file_name; /* of the body; NULL: no body, or no name */
@@ -47,7 +48,7 @@ NODISCARD struct error *http_job_body(struct http_job *);
 NODISCARD struct error *http_job_read(struct http_job *, void *, size_t len, bool *ended_r);
 /* All of it, at most 'max' bytes: IMPORT_ERROR [text] above that. */
 NODISCARD struct error *http_job_read_all(struct http_job *, size_t max, struct text *);
-/* Reads on for a moment: what is behind the part that counts. */
-void http_job_skip(struct http_job *, size_t max);
+/* Reads what is behind the part that counts, until nothing comes for a moment. */
+void http_job_skip(struct http_job *, size_t max, int moment_ms);
 
 #endif

@@ -3,13 +3,16 @@
 
 #include "rpc/base/uuid.h"
 #include "xapi/core/operations.h"
+#include "xapi/core/rbac.h"
 #include "xapi/core/xapi.h"
 #include "xapi/metadata/http_job.h"
 #include "xapi/metadata/metadata.h"
 #include "xapi/metadata/ova.h"
 
 #define VM_ADMINS (ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN | ROLE_VM_ADMIN)
+#define MIGRATORS (ROLE_POOL_ADMIN | ROLE_POOL_OPERATOR | ROLE_VM_POWER_ADMIN)
 #define TAIL_MAX ((size_t)1 << 20) /* of an archive, behind ova.xml */
+#define TAIL_MS 200
 
 /* --- export ------------------------------------------------------------------------------------------------------- */
 static bool is_default(const struct row *vm)
@@ -104,7 +107,7 @@ static struct error *receive(struct http_job *j, struct text *tar)
         return err_import_error_premature_eof(j->c.arena);
     tar->len += len;
     tar->bytes[tar->len] = '\0';
-    http_job_skip(j, TAIL_MAX);
+    http_job_skip(j, TAIL_MAX, TAIL_MS);
     return NULL;
 }
 
@@ -146,6 +149,8 @@ static struct error *import_run(struct http_job *j)
     AUTO_TEXT tar = TEXT_INIT;
     unsigned n;
 
+    if (in.incoming != NULL) /* a migration: who may not migrate, may not bring one either */
+        TRY(rbac_need(&j->c, MIGRATORS, j->kind->permission));
     TRY(host_of(j, in.live, &in.host));
     TRY(receive(j, &tar));
     TRY(metadata_read(&j->c, &in, tar.bytes, tar.len, &vms, &n));

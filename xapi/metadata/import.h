@@ -30,6 +30,9 @@ struct importer {
 const char *import_ref(const struct importer *, const char *id);
 void import_set_ref(struct importer *, const struct ova_object *, const char *ref);
 
+/* May parts be left out? Never of a VM that moves: it arrives whole or not at all. */
+static inline bool import_forced(const struct importer *m) { return m->in->force && m->in->incoming == NULL; }
+
 /* import_find.c: everything that must be there already: hosts, SRs, disks, networks, GPU groups and types. */
 NODISCARD struct error *import_find(struct importer *);
 /* A disk that is needed: its ref, or NULL where it may be left out. */

@@ -45,7 +45,7 @@ static struct error *check_existing(struct importer *m, const struct imported_vm
         return err_vm_bad_power_state(m->c->arena, old->ref, "Halted", row_string(old, F_VM_power_state));
     if (busy->len > 0)
         return err_other_operation_in_progress(m->c->arena, "VM", old->ref, busy->members[0].value.s, busy->members[0].name);
-    if (sent <= version && !m->in->force)
+    if (sent <= version && !import_forced(m))
         return err_vm_to_import_is_not_newer_version(m->c->arena, old->ref, number(m, version), number(m, sent));
     return NULL;
 }
@@ -80,7 +80,7 @@ struct error *import_choose(struct importer *m)
     for (unsigned i = 0; i < m->ova.n; i++)
         if (strcmp(m->ova.objects[i].class_name, "VM") == 0)
             TRY(choose(m, &m->ova.objects[i]));
-    return m->n_vms > 0 || m->in->force ? NULL : err_import_error(m->c->arena, "there is no VM in it");
+    return m->n_vms > 0 || import_forced(m) ? NULL : err_import_error(m->c->arena, "there is no VM in it");
 }
 
 /* --- MAC seeds ----------------------------------------------------------------------------------------------------- */

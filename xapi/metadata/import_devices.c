@@ -42,7 +42,7 @@ static struct error *find_network(struct importer *m, const struct imported_vm *
     *ref_r = import_ref(m, id);
     if (maps_to != NULL)
         *ref_r = txn_get(m->txn, &model_classes[CLASS_network], maps_to) != NULL ? maps_to : NULL;
-    return *ref_r != NULL || (m->in->force && maps_to == NULL) ? NULL : err_vm_requires_network(m->c->arena, vm->ref, maps_to != NULL ? maps_to : id);
+    return *ref_r != NULL || (import_forced(m) && maps_to == NULL) ? NULL : err_vm_requires_network(m->c->arena, vm->ref, maps_to != NULL ? maps_to : id);
 }
 
 /* A copy has addresses of its own, made from its new seed where it has one. */
@@ -88,7 +88,7 @@ static struct error *make_vgpu(struct importer *m, const struct imported_vm *vm,
     if (maps_to != NULL)
         group = txn_get(m->txn, &model_classes[CLASS_GPU_group], maps_to) != NULL ? maps_to : NULL;
     if (group == NULL)
-        return m->in->force && maps_to == NULL ? NULL : err_vm_requires_gpu(m->c->arena, vm->ref, maps_to != NULL ? maps_to : id);
+        return import_forced(m) && maps_to == NULL ? NULL : err_vm_requires_gpu(m->c->arena, vm->ref, maps_to != NULL ? maps_to : id);
     const struct field_value changes[] = {
         { F_VGPU_VM, value_string(vm->ref) },
         { F_VGPU_GPU_group, value_string(group) },

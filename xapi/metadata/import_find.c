@@ -111,7 +111,7 @@ struct error *import_disk(struct importer *m, const char *id, const char **ref_r
     bool promised = o != NULL && ova_map(o, "other_config", METADATA_MAPS_TO, NULL) != NULL; /* no force makes up for that */
 
     *ref_r = import_ref(m, id);
-    if (*ref_r != NULL || m->in->dry_run || (m->in->force && !promised))
+    if (*ref_r != NULL || m->in->dry_run || (import_forced(m) && !promised))
         return NULL;
     return err_import_error_failed_to_find_object(m->c->arena, id);
 }

@@ -57,7 +57,7 @@ struct metadata_import {
  * VM_BAD_POWER_STATE [vm; Halted; actual], OTHER_OPERATION_IN_PROGRESS, VM_TO_IMPORT_IS_NOT_NEWER_VERSION [vm; existing;
  * incoming], DUPLICATE_MAC_SEED [seed]; with live and host: HOST_NOT_ENOUGH_FREE_MEMORY [needed; available],
  * VM_INCOMPATIBLE_WITH_THIS_HOST ["OpaqueRef:NULL"; host; text]. force: objects that are not found are left out (unless
- * maps_to promised them), an equal or older version is taken. A dry run forgives disks that do not exist yet. */
+ * maps_to promised them), an equal or older version is taken; of no effect with 'incoming'. A dry run forgives disks that do not exist yet. */
 NODISCARD struct error *metadata_read(struct api_call *, const struct metadata_import *, const void *tar, size_t len, const char *const **vms_r, unsigned *n_r);
 
 /* Removes what an import made: VMs with VBDs, VIFs, snapshots … but no disks. For a migration that was given up. */

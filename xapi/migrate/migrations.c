@@ -7,6 +7,7 @@
 #include "rpc/base/uuid.h"
 #include "rpc/base/work.h"
 #include "xapi/core/agent.h"
+#include "xapi/migrate/decide.h"
 #include "xapi/migrate/receiver.h"
 
 LOG_MODULE(migrate);
@@ -136,6 +137,8 @@ struct error *migration_resolve(struct call *c, struct migrations *m, const char
             if (*committed_r || strcmp(state, "ABORTED") == 0)
                 return NULL;
         }
+        if (decide_take(m->xapi, id, committed_r))
+            return NULL;
         if (tries % 20 == 0)
             log_warn("migration %s: the destination %s has not said yet whether it committed; the guest stays paused: %s", id,
                      target->address, e != NULL ? error_text(c->arena, e) : "no answer");

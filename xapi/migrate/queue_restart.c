@@ -49,10 +49,12 @@ void queue_restarts_end(struct migration_queue *q)
 static struct error *attempt(struct api_call *c, struct queue_restart *r, struct value *result_r)
 {
     const struct value *args = value_get(&r->row.note, "args");
-    struct request request = { .method = method_find(value_get_string(&r->row.note, "message", "")), .list = { .by_name = args } };
+    const struct method method = method_find(value_get_string(&r->row.note, "message", ""));
+    struct request request;
 
-    if (request.method.kind != METHOD_MESSAGE || args == NULL)
+    if (method.kind != METHOD_MESSAGE || args == NULL || args->kind != VALUE_MAP)
         return err_internal(c->arena, "the request cannot be read: it comes from another version");
+    request_init(&request, &method, args);
     TRY(dispatch_enter(c, &request));
     c->is_async = true; /* its task stays, for who looks */
     return dispatch_run(c, &request, result_r);

@@ -19,12 +19,17 @@ struct put {
     struct credential credential;
 };
 
-/* The pool's secret, the key this migration was prepared with, or what else may (that can mean asking the coordinator). */
-static struct error *admit(struct call *c, const struct put *put)
+static bool of_our_pool(const struct put *put)
 {
     const char *secret = put->credential.pool_secret;
 
-    if (secret != NULL && secret_equal(secret, put->xapi->pool_secret))
+    return secret != NULL && secret_equal(secret, put->xapi->pool_secret);
+}
+
+/* The pool's secret, the key this migration was prepared with, or what else may (that can mean asking the coordinator). */
+static struct error *admit(struct call *c, const struct put *put)
+{
+    if (of_our_pool(put))
         return NULL;
     if (put->in->key[0] != '\0' && put->credential.key != NULL && secret_equal(put->credential.key, put->in->key))
         return NULL;
@@ -121,7 +126,7 @@ void migrate_http_put(struct http_exchange *x, void *ctx)
     const char *id = http_cookie(put->arena, req, "migration_id");
     credential_read(put->arena, req, &put->credential);
     int status = 404;
-    if (put->credential.pool_secret == NULL && put->credential.session == NULL && put->credential.key == NULL)
+    if (!of_our_pool(put) && put->credential.session == NULL && put->credential.key == NULL)
         status = 401;
     else if (!words_read(put->arena, req, &put->words))
         status = 400;

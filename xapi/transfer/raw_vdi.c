@@ -9,6 +9,7 @@
 #include "xapi/core/rpc_front.h"
 #include "xapi/transfer/disk_stream.h"
 #include "xapi/transfer/transfer.h"
+#include "xapi/transfer/transfer_table.h"
 
 LOG_MODULE(raw_vdi);
 
@@ -23,6 +24,7 @@ struct job {
     const char *format;
     struct transfer t;
     struct byte_stream *stream;
+    struct transfer_watched watched;
 };
 
 /* --- answers -------------------------------------------------------------------------------------------------- */
@@ -65,12 +67,13 @@ static void answer_redirect(struct job *j)
 }
 
 /* --- the work -------------------------------------------------------------------------------------------------- */
+/* The watch tells the coordinator. */
 static struct error *note(void *ctx, double fraction)
 {
     struct job *j = ctx;
-    if (!atomic_load(&j->xapi->serving))
-        return err_internal(j->call.arena, "this host's daemon is stopping");
-    return transfer_note(&j->call, j->xapi, &j->t, fraction);
+    atomic_fetch_add(&j->watched.steps, 1);
+    atomic_store(&j->watched.millionths, (unsigned)(fraction * 1e6));
+    return NULL;
 }
 
 static int export_head(struct job *j, int64_t length)
@@ -134,7 +137,7 @@ static struct error *connect_disk(struct job *j, const char *uri_text, struct nb
 
     if (!nbd_uri_parse(j->call.arena, uri_text, &uri))
         return err_internal(j->call.arena, "no NBD address: %s", uri_text);
-    int rc = nbd_client_open(&uri, -1, client_r, &export);
+    int rc = nbd_client_open(&uri, cancel_fd(j->call.cancel), client_r, &export);
     if (rc != 0) {
         struct error *e = err_vdi_io_error(j->call.arena);
         e->cause = arena_printf(j->call.arena, "opening the disk: %s", strerror(-rc));
@@ -159,13 +162,17 @@ static struct error *run(struct job *j)
 {
     struct disk_stream s = { .call = &j->call, .vdi_uuid = j->t.vdi_uuid, .base_uuid = j->t.base_uuid, .note = note, .ctx = j,
                              .buffer = xcalloc(1, DISK_STREAM_CHUNK) };
-    struct error *e = move_bytes(j, &s);
+    struct transfer_watch *watch = j->xapi->transfers->watch;
 
+    j->watched = (struct transfer_watched){ .transfer = &j->t, .stream = j->stream, .cancel = j->call.cancel };
+    transfer_watch_add(watch, j->xapi, &j->watched);
+    struct error *e = move_bytes(j, &s), *ended = transfer_watch_remove(j->call.arena, watch, &j->watched);
+    j->call.cancel = NULL; /* what follows is done in any case */
     nbd_client_close(s.disk);
     nbd_client_close(s.base);
     xfree(s.buffer);
     transfer_close(&j->call, j->xapi, &j->t);
-    return e;
+    return e != NULL && ended != NULL ? ended : e;
 }
 
 /* --- the request ------------------------------------------------------------------------------------------------- */
@@ -250,9 +257,11 @@ static void taken_over(struct http_exchange *x, struct byte_stream *stream, void
 
     j->stream = stream;
     struct call *before = call_enter(&j->call);
+    struct cancel *cancel = j->call.cancel = cancel_new();
     serve(j);
     call_enter(before);
     bytes_close(j->stream);
+    cancel_unref(cancel);
     arena_free(j->call.arena);
     xfree(j);
 }

@@ -2,7 +2,8 @@
  *
  * The coordinator admits a transfer: session or password, role, VDI (or a fresh one in an SR), marks, task. The host
  * that has the disk moves the bytes, tells how far it is, and says how it ended; on the coordinator itself that is the
- * same without the wire. A transfer nobody has told of for five minutes is taken as failed.
+ * same without the wire. A transfer nobody has told of for five minutes is taken as failed; one whose client neither reads
+ * nor sends for transfer-silence-s is ended (transfer_watch.h).
  *
  * Roles are those of xapi's handlers (vm-admin; NBD: any that may read). */
 #ifndef XAPI_TRANSFER_TRANSFER_H
@@ -38,7 +39,7 @@ struct transfer {
 /* Asks the coordinator. SESSION_INVALID, SESSION_AUTHENTICATION_FAILED, RBAC_PERMISSION_DENIED, HANDLE_INVALID,
  * UUID_INVALID, VDI_IN_USE, OTHER_OPERATION_IN_PROGRESS … Blocks. */
 NODISCARD struct error *transfer_begin(struct call *, struct xapi *, const struct transfer_request *, struct transfer *);
-/* Progress 0..1; TASK_CANCELLED [task] when the client cancelled. At most once a second goes over the wire. */
+/* Progress 0..1, told about once a second; TASK_CANCELLED [task] when the client cancelled. */
 NODISCARD struct error *transfer_note(struct call *, struct xapi *, const struct transfer *, double fraction);
 /* NULL: success; the task's result is the VDI's ref for an import into an SR. */
 void transfer_end(struct call *, struct xapi *, const struct transfer *, const struct error *);

@@ -32,8 +32,6 @@ struct admitted {
     int64_t heard_ms;
 };
 
-struct transfers { struct lock lock; struct admitted *list; };
-
 static const char *const kinds[] = { [TRANSFER_EXPORT] = "export", [TRANSFER_IMPORT] = "import", [TRANSFER_NBD] = "nbd" };
 const char *transfer_kind_name(enum transfer_kind kind) { return kinds[kind]; }
 
@@ -41,6 +39,7 @@ struct transfers *transfers_new(void)
 {
     struct transfers *t = xcalloc(1, sizeof *t);
     lock_init(&t->lock, LOCK_TASK);
+    t->watch = transfer_watch_new();
     return t;
 }
 
@@ -337,6 +336,7 @@ void transfers_free(struct xapi *xapi)
 
     if (t == NULL)
         return;
+    transfer_watch_free(t->watch);
     while ((a = list_take(t, NULL, INT64_MAX)) != NULL)
         finish(a, err_internal(a->arena, "this host's daemon is stopping"), false);
     lock_release(&t->lock);

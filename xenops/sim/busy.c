@@ -69,23 +69,31 @@ static bool has_ended(struct call *c, struct sim_busy *b)
     return sim_domain_wait_end(&go_on, b->host, b->domain, clock_ms(b->host->clock) + DYING_MS);
 }
 
+static struct error *ended(struct call *c, const struct sim_busy *b, const struct error *cause)
+{
+    struct error *e = sim_bad_state(c, b->outlives ? "suspended" : "running", "halted");
+
+    e->cause = error_text(c->arena, cause);
+    return e;
+}
+
 struct error *sim_busy_end(struct call *c, struct sim_busy *b, struct error *e)
 {
     release(b);
-    if (e == NULL || (error_is(e, "TASK_CANCELLED") && call_cancelled(c)))
-        return e;
+    if (e == NULL || error_is(e, "TASK_CANCELLED"))
+        return e == NULL || call_cancelled(c) ? e : ended(c, b, e);
+    if (call_cancelled(c)) /* it came of the broken stream */
+        return error_make(c->arena, __FILE__, __LINE__, "TASK_CANCELLED", 0);
     if (!b->broken && (b->outlives || !has_ended(c, b)))
         return e;
-    struct error *ended = sim_bad_state(c, b->outlives ? "suspended" : "running", "halted");
-    ended->cause = error_text(c->arena, e);
-    return ended;
+    return ended(c, b, e);
 }
 
-void sim_busy_break(struct sim_host *h, struct sim_domain *d, bool ended)
+void sim_busy_break(struct sim_host *h, struct sim_domain *d, bool by_guest)
 {
     LOCK_SCOPE(&h->lock);
 
-    if (d->busy == NULL || (ended && d->busy->outlives))
+    if (d->busy == NULL || (by_guest && d->busy->outlives))
         return;
     d->busy->broken = true;
     cancel_raise(d->busy->call.cancel);
@@ -96,6 +104,8 @@ void sim_busy_cancel(struct sim_host *h, struct sim_domain *d)
 {
     LOCK_SCOPE(&h->lock);
 
-    if (d->busy != NULL)
-        cancel_raise(d->busy->call.cancel);
+    if (d->busy == NULL)
+        return;
+    cancel_raise(d->busy->call.cancel);
+    bytes_abort(d->busy->stream); /* it may stand in a write to a peer that does not read */
 }

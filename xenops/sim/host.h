@@ -126,7 +126,7 @@ void sim_watch_cancel_remove(struct sim_host *, int fd);
 void sim_watch_tell(struct sim_host *, struct sim_domain *); /* something changed: calls the watch function */
 
 /* busy.c: what goes on for long with a domain, on a stream, and is broken off when the guest ends or is destroyed.
- * 'call' is c with a cancel flag of its own: raised with c's, and when it is broken off; the stream is aborted then, too. */
+ * 'call' is c with a cancel flag of its own: raised with c's, and when it is broken off; either way the stream is aborted. */
 struct sim_busy {
     struct sim_host *host;
     struct sim_domain *domain;
@@ -141,7 +141,7 @@ NODISCARD struct error *sim_busy_begin(struct call *, struct sim_host *, struct 
                                        struct sim_busy *);
 /* e, or what it comes from: VM_BAD_POWER_STATE [running; halted] when the guest has ended, TASK_CANCELLED only for c's cancel. */
 struct error *sim_busy_end(struct call *, struct sim_busy *, struct error *e);
-void sim_busy_break(struct sim_host *, struct sim_domain *, bool ended); /* ended: by the end of the process */
+void sim_busy_break(struct sim_host *, struct sim_domain *, bool by_guest); /* its process ended */
 void sim_busy_cancel(struct sim_host *, struct sim_domain *);            /* the watcher: c was cancelled */
 
 /* postcopy.c */

@@ -212,7 +212,8 @@ static void tell(struct byte_stream *to, const struct lie *lie)
     size_t body = lie->head.length < sizeof(block) - sizeof(block.fan) ? lie->head.length : sizeof(block) - sizeof(block.fan);
 
     assert_int_equal(bytes_write(to, &block, sizeof(block.fan) + (lie->cut ? body / 2 : body)), 0);
-    assert_int_equal(bytes_finish(to), 0);
+    if (lie->cut)
+        assert_int_equal(bytes_finish(to), 0);
 }
 
 #define ONE (8 + 8 + 8 + LIBXC_PAGE) /* a record of one page */

@@ -1,4 +1,5 @@
 /* Pre-copy: when it stops, and that a guest who writes all the time arrives whole. */
+#include <math.h>
 #include <string.h>
 
 #include "rpc/base/memory.h"
@@ -7,6 +8,22 @@
 #include "tests/unit/xenops/memory_stream.h"
 #include "xenops/stream/input.h"
 #include "xenops/stream/precopy.h"
+#include "xenops/stream/precopy_decide.h"
+
+#define RATE 4104000.0 /* bytes/s: a page a millisecond */
+
+/* Rounds in which the guest dirties the same again, until something else than going on is decided. */
+static enum precopy_decision go_on(struct precopy_facts *f, const struct save_policy *p, unsigned most)
+{
+    enum precopy_decision d = PRECOPY_GO_ON;
+
+    while (d == PRECOPY_GO_ON && most-- > 0) {
+        f->rounds++;
+        f->sent = f->dirty;
+        d = precopy_decide(f, p);
+    }
+    return d;
+}
 
 static void test_decisions(void **state)
 {
@@ -15,25 +32,148 @@ static void test_decisions(void **state)
         struct precopy_facts facts;
         enum precopy_decision decision;
     } cases[] = {
-        { { .max_downtime_ms = 100 }, { .rounds = 1, .dirty = 0 }, PRECOPY_FITS },
-        { { .max_downtime_ms = 100 }, { .rounds = 1, .dirty = 98, .throughput = 1000 }, PRECOPY_FITS },
-        { { .max_downtime_ms = 100 }, { .rounds = 1, .dirty = 99, .throughput = 1000 }, PRECOPY_GO_ON },
-        { { .max_downtime_ms = 0 }, { .rounds = 1, .dirty = 298, .throughput = 1000 }, PRECOPY_FITS }, /* 300 ms by default */
-        { { .max_downtime_ms = 0 }, { .rounds = 1, .dirty = 299, .throughput = 1000 }, PRECOPY_GO_ON },
-        { { .max_downtime_ms = 1 }, { .rounds = 1, .dirty = 10, .throughput = 0 }, PRECOPY_GO_ON },
-        { { .max_downtime_ms = 1 }, { .rounds = 29, .dirty = 10, .previous = 100, .throughput = 1 }, PRECOPY_GO_ON },
-        { { .max_downtime_ms = 1 }, { .rounds = 30, .dirty = 10, .previous = 100, .throughput = 1 }, PRECOPY_MAX_ROUNDS },
-        { { .max_downtime_ms = 1, .max_rounds = 2 }, { .rounds = 2, .dirty = 10, .previous = 100, .throughput = 1 }, PRECOPY_MAX_ROUNDS },
-        { { .max_downtime_ms = 1 }, { .rounds = 5, .dirty = 96, .previous = 100, .stalled = 1, .throughput = 1 }, PRECOPY_GO_ON },
-        { { .max_downtime_ms = 1 }, { .rounds = 5, .dirty = 96, .previous = 100, .stalled = 2, .throughput = 1 }, PRECOPY_NO_PROGRESS },
-        { { .max_downtime_ms = 1 }, { .rounds = 5, .dirty = 90, .previous = 100, .stalled = 2, .throughput = 1 }, PRECOPY_GO_ON },
+        { { .live = true }, { .rounds = 1, .dirty = 0, .rate = RATE, .max_downtime_ms = 100 }, PRECOPY_FITS },
+        { { .live = true }, { .rounds = 1, .dirty = 84, .rate = RATE, .max_downtime_ms = 100 }, PRECOPY_FITS },
+        { { .live = true }, { .rounds = 1, .dirty = 99, .rate = RATE, .max_downtime_ms = 100 }, PRECOPY_GO_ON }, /* no margin */
+        { { .live = true }, { .rounds = 1, .dirty = 84, .rate = RATE, .unread = 100000, .max_downtime_ms = 100 }, PRECOPY_GO_ON },
+        { { .live = true }, { .rounds = 1, .dirty = 60, .rate = RATE, .fixed_us = 40000, .fixed_known = true, .max_downtime_ms = 100 }, PRECOPY_GO_ON },
+        { { .live = true }, { .rounds = 1, .dirty = 40, .rate = RATE, .fixed_us = 40000, .fixed_known = true, .max_downtime_ms = 100 }, PRECOPY_FITS },
+        { { .live = true }, { .rounds = 1, .dirty = 250, .rate = RATE }, PRECOPY_FITS }, /* 300 ms by default */
+        { { .live = true }, { .rounds = 1, .dirty = 299, .rate = RATE }, PRECOPY_GO_ON },
+        { { .live = true }, { .rounds = 1, .dirty = 10, .max_downtime_ms = 1 }, PRECOPY_GO_ON }, /* nothing measured */
+        { { .live = true }, { .rounds = 1, .dirty = 8, .rate = RATE, .fixed_us = 500000, .max_downtime_ms = 100 }, PRECOPY_FITS }, /* assumed only */
+        { { .live = true }, { .rounds = 1, .dirty = 0, .rate = RATE, .hold = true }, PRECOPY_GO_ON },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_CONTINUE }, { .now_ms = 5, .rounds = 1, .dirty = 999, .rate = RATE }, PRECOPY_GO_ON },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_ABORT }, { .now_ms = 4, .rounds = 1, .dirty = 999, .rate = RATE }, PRECOPY_GO_ON },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_ABORT }, { .now_ms = 5, .rounds = 1, .dirty = 999, .rate = RATE }, PRECOPY_TIMEOUT },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_ABORT }, { .now_ms = 5, .hold = true }, PRECOPY_TIMEOUT },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_SUSPEND }, { .now_ms = 5, .rounds = 1, .dirty = 999, .rate = RATE }, PRECOPY_STOP },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_POSTCOPY }, { .now_ms = 5, .dirty = 999, .can_postcopy = true }, PRECOPY_POSTCOPY },
+        { { .live = true, .deadline_ms = 5, .on_deadline = SAVE_DEADLINE_POSTCOPY }, { .now_ms = 5, .dirty = 999 }, PRECOPY_STOP },
+        { { .live = true, .postcopy = true, .postcopy_after_ms = 50 }, { .now_ms = 60, .began_ms = 20, .dirty = 999, .can_postcopy = true }, PRECOPY_GO_ON },
+        { { .live = true, .postcopy = true, .postcopy_after_ms = 50 }, { .now_ms = 70, .began_ms = 20, .dirty = 999, .can_postcopy = true }, PRECOPY_POSTCOPY },
     };
 
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
         struct precopy_facts f = cases[i].facts;
-        if (precopy_decide(&f, &cases[i].policy) != cases[i].decision)
-            fail_msg("case %u", i);
+        enum precopy_decision d = precopy_decide(&f, &cases[i].policy);
+        if (d != cases[i].decision)
+            fail_msg("case %u: %s", i, precopy_decision_name(d));
     }
+}
+
+static void test_ladder(void **state)
+{
+    static const struct {
+        struct save_policy policy;
+        int64_t max_downtime_ms;
+        bool can_throttle, can_postcopy;
+        enum precopy_decision decision;
+    } cases[] = {
+        { { .live = true }, 0, true, true, PRECOPY_STOP },
+        { { .live = true }, 50, true, true, PRECOPY_NO_CONVERGENCE },
+        { { .live = true, .fallback_stop = true }, 50, true, true, PRECOPY_STOP },
+        { { .live = true, .postcopy = true, .auto_converge = true }, 50, true, true, PRECOPY_POSTCOPY },
+        { { .live = true, .postcopy = true }, 50, true, false, PRECOPY_NO_CONVERGENCE },
+        { { .live = true, .auto_converge = true, .fallback_stop = true }, 50, true, false, PRECOPY_SLOW_DOWN },
+        { { .live = true, .auto_converge = true }, 50, false, false, PRECOPY_NO_CONVERGENCE },
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct precopy_facts f = { .dirty = 1000, .rate = RATE, .max_downtime_ms = cases[i].max_downtime_ms, .previous = 1000,
+                                   .can_throttle = cases[i].can_throttle, .can_postcopy = cases[i].can_postcopy };
+        enum precopy_decision d = go_on(&f, &cases[i].policy, 100);
+        if (d != cases[i].decision || f.rounds > 4)
+            fail_msg("case %u: %s after %u rounds", i, precopy_decision_name(d), f.rounds);
+        assert_true(f.will_not_converge);
+    }
+}
+
+/* It goes down step by step, and no further than 80 percent. */
+static void test_slowing_down_is_bounded(void **state)
+{
+    static const unsigned steps[] = { 20, 35, 50, 65, 80 };
+    const struct save_policy policy = { .live = true, .auto_converge = true };
+    struct precopy_facts f = { .dirty = 1000, .rate = RATE, .max_downtime_ms = 50, .previous = 1000, .can_throttle = true };
+
+    for (unsigned i = 0; i < ARRAY_LEN(steps); i++) {
+        assert_int_equal(go_on(&f, &policy, 10), PRECOPY_SLOW_DOWN);
+        assert_int_equal(f.throttle, steps[i]);
+    }
+    assert_int_equal(go_on(&f, &policy, 10), PRECOPY_NO_CONVERGENCE);
+}
+
+static void test_told_within_two_rounds(void **state)
+{
+    const struct save_policy policy = { .live = true };
+    struct precopy_facts f = { .rounds = 1, .sent = 5000, .dirty = 1000, .rate = RATE, .max_downtime_ms = 50, .previous = 5000 };
+
+    assert_int_equal(precopy_decide(&f, &policy), PRECOPY_GO_ON);
+    assert_false(f.will_not_converge);
+    f.rounds = 2;
+    f.sent = 1000;
+    f.dirty = 950;
+    (void)precopy_decide(&f, &policy);
+    assert_true(f.will_not_converge);
+    f = (struct precopy_facts){ .rounds = 2, .sent = 1000, .dirty = 500, .rate = RATE, .max_downtime_ms = 50, .previous = 1000 };
+    (void)precopy_decide(&f, &policy);
+    assert_false(f.will_not_converge);
+}
+
+/* --- predictions against a guest that is known --- */
+/* It writes at 'stores' pages/s, evenly over 'set' pages. */
+static double dirtied(double set, double stores, double us) { return set * -expm1(-stores * us / 1e6 / set); }
+
+static void test_predictions(void **state)
+{
+    static const struct { double set, stores, pages_s; int64_t downtime_ms; } guests[] = {
+        { 50000, 4000, 20000, 100 }, { 50000, 15000, 20000, 100 }, { 5000, 15000, 20000, 50 }, { 1e6, 2000, 100000, 30 }, { 20000, 17000, 20000, 300 },
+    };
+    const struct save_policy policy = { .live = true };
+
+    for (unsigned i = 0; i < ARRAY_LEN(guests); i++) {
+        double rate = guests[i].pages_s * 4104, us = 200000 / guests[i].pages_s * 1e6;
+        struct precopy_facts f = { .sent = 200000, .rate = rate, .fixed_us = 10000, .fixed_known = true, .max_downtime_ms = guests[i].downtime_ms, .previous = 200000 };
+        struct precopy_history h = { .us = { 0 } };
+        struct precopy_prediction said = { 0 };
+        double total = 0;
+        enum precopy_decision d = PRECOPY_GO_ON;
+        while (d == PRECOPY_GO_ON) {
+            f.rounds++;
+            f.dirty = (uint64_t)dirtied(guests[i].set, guests[i].stores, us);
+            h = (struct precopy_history){ .us = { h.us[1], us }, .dirty = { h.dirty[1], (double)f.dirty } };
+            d = precopy_decide(&f, &policy);
+            if (f.rounds == 2) {
+                said = precopy_predict(&h, (double)f.dirty, rate, &f, &policy);
+                total = 0;
+            }
+            us = (double)f.dirty * 4104e6 / rate;
+            f.sent = f.dirty;
+            total += d == PRECOPY_GO_ON ? us : 0;
+        }
+        double blackout = precopy_blackout_us(&f);
+        assert_true(d == PRECOPY_FITS);
+        if (f.rounds >= 2 && (fabs(said.blackout_us - blackout) > 0.25 * blackout || fabs(said.more_us - total - blackout) > 0.25 * (total + blackout)))
+            fail_msg("guest %u: said %.0f and %.0f us, it was %.0f and %.0f after %u rounds", i, said.blackout_us, said.more_us, blackout,
+                     total + blackout, f.rounds);
+    }
+}
+
+static void test_fixed_costs_are_remembered(void **state)
+{
+    precopy_fixed_forget();
+    assert_false(precopy_fixed_known());
+    assert_true(precopy_fixed_us(1000) > 0);
+    precopy_fixed_learn(70000, 40000);
+    assert_true(precopy_fixed_known());
+    assert_int_equal(precopy_fixed_us(70000), 40000);
+    assert_int_equal(precopy_fixed_us(140000), 80000); /* nothing is known of twice as large */
+    assert_int_equal(precopy_fixed_us(1000), 40000);
+    precopy_fixed_learn(70000, 20000);
+    assert_int_equal(precopy_fixed_us(70000), 35000);
+    precopy_fixed_learn(70000, 10000000);
+    assert_int_equal(precopy_fixed_us(70000), 105000);
+    precopy_fixed_forget();
 }
 
 /* --- a guest that writes whenever the saver does --- */
@@ -156,13 +296,13 @@ static bool arrived_whole(struct world *w)
 static void test_writing_guest_arrives_whole(void **state)
 {
     static const struct { unsigned stores; bool live; unsigned downtime_ms; } cases[] = {
-        { 0, true, 1 }, { 1, true, 3 }, { 50, true, 3 }, { 1000, true, 1 }, { 50, false, 1 },
+        { 0, true, 1 }, { 1, true, 3 }, { 50, true, 0 }, { 1000, true, 1 }, { 50, false, 1 },
     };
     struct save_result r;
     struct world w;
 
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        const struct save_policy policy = { .live = cases[i].live, .max_downtime_ms = cases[i].downtime_ms };
+        const struct save_policy policy = { .live = cases[i].live, .max_downtime_ms = cases[i].downtime_ms, .fallback_stop = true };
         world_init(&w);
         w.stores_a_write = cases[i].stores;
         assert_null(save(&w, &policy, false, &r));
@@ -225,6 +365,69 @@ static void test_failures_leave_it_running(void **state)
     world_release(&w);
 }
 
+/* --- what is asked while it goes on --- */
+static struct error *save_controlled(struct world *w, struct save_policy policy, struct save_control *control, struct save_result *r)
+{
+    policy.control = control;
+    return save(w, &policy, false, r);
+}
+
+static void test_control(void **state)
+{
+    struct save_result r;
+    struct world w;
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct save_control control = SAVE_CONTROL_INIT;
+        world_init(&w);
+        w.stores_a_write = 50;
+        struct save_policy policy = { .live = true, .max_downtime_ms = 1, .fallback_stop = i == 2 };
+        atomic_store(&control.yield, i == 0);
+        atomic_store(&control.finish, i == 1);
+        struct error *e = save_controlled(&w, policy, &control, &r);
+        if (i == 0) {
+            assert_true(error_is(e, SAVE_YIELDED));
+            assert_true(!w.suspended && w.resumed == 0 && !w.tracking);
+        } else {
+            assert_null(e);
+            assert_true(w.suspended && arrived_whole(&w));
+            assert_true(i == 1 ? r.rounds == 2 : r.rounds > 2);
+        }
+        world_release(&w);
+    }
+}
+
+static void test_declared_downtime_is_kept_or_refused(void **state)
+{
+    const struct save_policy policy = { .live = true, .max_downtime_ms = 1 };
+    struct save_result r;
+    struct world w;
+
+    world_init(&w);
+    w.stores_a_write = 1000;
+    assert_true(error_is(save(&w, &policy, false, &r), SAVE_NO_CONVERGENCE));
+    assert_true(!w.suspended && w.resumed == 0 && !w.tracking && r.will_not_converge);
+    world_release(&w);
+}
+
+static void test_deadline(void **state)
+{
+    struct save_result r;
+    struct world w;
+
+    for (enum save_deadline d = SAVE_DEADLINE_CONTINUE; d <= SAVE_DEADLINE_SUSPEND; d++) {
+        world_init(&w);
+        w.stores_a_write = 50;
+        const struct save_policy policy = { .live = true, .deadline_ms = clock_ms(w.f.call.clock) + 1, .on_deadline = d };
+        struct error *e = save(&w, &policy, false, &r);
+        assert_true(d == SAVE_DEADLINE_ABORT ? error_is(e, SAVE_TIMEOUT) : e == NULL);
+        assert_true(w.suspended == (d != SAVE_DEADLINE_ABORT));
+        if (e == NULL)
+            assert_true(arrived_whole(&w));
+        world_release(&w);
+    }
+}
+
 static void test_zero_pages_travel_as_a_word(void **state)
 {
     const struct save_policy policy = { .live = false };
@@ -235,6 +438,7 @@ static void test_zero_pages_travel_as_a_word(void **state)
     memset(w.memory + 10 * LIBXC_PAGE, 0, LIBXC_PAGE);
     assert_null(save(&w, &policy, false, &r));
     assert_int_equal(r.pages_sent, 999);
+    assert_int_equal(r.zero_pages, PAGES - 999);
     assert_true(r.bytes_sent < 999 * 4104 + 2001 * 8 + 2000);
     assert_true(arrived_whole(&w));
     world_release(&w);
@@ -243,7 +447,7 @@ static void test_zero_pages_travel_as_a_word(void **state)
 /* Zeroed after it was sent: then it must travel whole. */
 static void test_rezeroed_pages_are_sent(void **state)
 {
-    const struct save_policy policy = { .live = true, .max_downtime_ms = 1 };
+    const struct save_policy policy = { .live = true, .max_downtime_ms = 1, .fallback_stop = true };
     struct save_result r;
     struct world w;
 
@@ -259,7 +463,10 @@ static void test_rezeroed_pages_are_sent(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decisions), cmocka_unit_test(test_writing_guest_arrives_whole),
+        cmocka_unit_test(test_decisions), cmocka_unit_test(test_ladder), cmocka_unit_test(test_slowing_down_is_bounded),
+        cmocka_unit_test(test_told_within_two_rounds), cmocka_unit_test(test_predictions), cmocka_unit_test(test_fixed_costs_are_remembered),
+        cmocka_unit_test(test_control), cmocka_unit_test(test_declared_downtime_is_kept_or_refused), cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_writing_guest_arrives_whole),
         cmocka_unit_test(test_stale_page_differs), cmocka_unit_test(test_failures_leave_it_running),
         cmocka_unit_test(test_zero_pages_travel_as_a_word), cmocka_unit_test(test_rezeroed_pages_are_sent),
     };
