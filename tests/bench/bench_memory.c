@@ -1,11 +1,12 @@
 /* A guest's memory over a connection, each end a process of its own (bench_mem.py runs them and their peers).
  *
  *   bench_memory corpus memory=PATH mib=N                a guest's memory in a file, without holes
- *   bench_memory receive shape=S mib=N [tls=PEM] [check=PATH]
- *   bench_memory send shape=S memory=PATH port=N [tls=1]
+ *   bench_memory receive shape=S mib=N [streams=N] [tls=PEM] [check=PATH]
+ *   bench_memory send shape=S memory=PATH port=N [streams=N] [compress=on|auto] [tls=1]
  *   bench_memory save memory=PATH file=PATH              the engine's stream, into a file
  *
- * Shapes: engine (precopy_save into input_read, as a migration does), libxc (the stream as Xen's own sender and receiver
+ * Shapes: engine (precopy_save into input_read, as a migration does; over several connections or compressed by way of
+ * fan.h), libxc (the stream as Xen's own sender and receiver
  * make it: batches of 1024 pages, none left out, each record read into a buffer of its own and copied from there) and
  * bare (the bytes as they are). 'receive' prints "port N" at once; both ends print "seconds cpu bytes" in the end, each of
  * its own process, from the connection on until the receiver has said that it has everything. */
@@ -28,6 +29,7 @@
 #include "rpc/base/memory.h"
 #include "rpc/base/text.h"
 #include "rpc/http/tls_session.h"
+#include "xenops/stream/fan.h"
 #include "xenops/stream/input.h"
 #include "xenops/stream/precopy.h"
 
@@ -385,30 +387,87 @@ static void compare(const char *path, const uint8_t *memory, size_t size)
     close(fd);
 }
 
+/* All connections of one transfer, and the stream that goes over them. */
+struct link {
+    struct byte_stream *connections[FAN_MAX], *stream;
+    unsigned n;
+};
+
+static unsigned streams_of(const struct words *w)
+{
+    int64_t n = text_to_int(word(w, "streams", "1"), &n) ? n : 0;
+
+    CHECK(n >= 1 && n <= FAN_MAX);
+    return (unsigned)n;
+}
+
+static bool fanned(const struct words *w) { return streams_of(w) > 1 || word(w, "compress", NULL) != NULL; }
+
+static uint64_t link_bytes(const struct link *l)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < l->n; i++)
+        bytes += l->connections[i]->bytes_in + l->connections[i]->bytes_out;
+    return bytes;
+}
+
+static void link_close(struct link *l)
+{
+    if (l->stream != l->connections[0])
+        bytes_close(l->stream);
+    for (unsigned i = 0; i < l->n; i++)
+        bytes_close(l->connections[i]);
+}
+
+static void link_accept(const struct words *w, struct link *l)
+{
+    const char *pem = word(w, "tls", NULL);
+    int port, listener = listen_local(&port);
+
+    printf("port %d\n", port);
+    fflush(stdout);
+    for (l->n = 0; l->n < streams_of(w); l->n++) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        CHECK(fd >= 0);
+        nodelay(fd);
+        l->connections[l->n] = pem != NULL ? serve_tls(pem, fd) : bytes_from_fd(fd);
+    }
+    l->stream = fanned(w) ? fan_in_new(l->connections, l->n, false) : l->connections[0];
+    close(listener);
+}
+
+static void link_connect(const struct words *w, struct link *l)
+{
+    const char *how = word(w, "compress", "off");
+    enum fan_compress compress = strcmp(how, "on") == 0 ? FAN_ON : strcmp(how, "auto") == 0 ? FAN_AUTO : FAN_OFF;
+
+    for (l->n = 0; l->n < streams_of(w); l->n++) {
+        int fd = connect_local((int)number(w, "port"));
+        l->connections[l->n] = word(w, "tls", NULL) != NULL ? connect_tls(fd) : bytes_from_fd(fd);
+    }
+    l->stream = fanned(w) ? fan_out_new(l->connections, l->n, compress, &clock_real) : l->connections[0];
+}
+
 static int receive(const struct words *w)
 {
     const struct shape *shape = shape_of(w);
-    const char *pem = word(w, "tls", NULL), *expected = word(w, "check", NULL);
+    const char *expected = word(w, "check", NULL);
     size_t size = (size_t)number(w, "mib") * MIB;
-    int port, listener = listen_local(&port), fd = memfd_create("guest", MFD_CLOEXEC);
+    int fd = memfd_create("guest", MFD_CLOEXEC);
+    struct link l;
 
     CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
     uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(memory != MAP_FAILED);
-    printf("port %d\n", port);
-    fflush(stdout);
-    int connected = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    CHECK(connected >= 0);
-    nodelay(connected);
-    struct byte_stream *in = pem != NULL ? serve_tls(pem, connected) : bytes_from_fd(connected);
+    link_accept(w, &l);
     struct meter began = meter_now();
-    shape->receive(in, memory, size, fd);
-    CHECK(bytes_write(in, "!", 1) == 0);
-    meter_print(&began, in->bytes_in);
+    shape->receive(l.stream, memory, size, fd);
+    CHECK(bytes_write(l.connections[0], "!", 1) == 0);
+    meter_print(&began, link_bytes(&l));
     if (expected != NULL)
         compare(expected, memory, size);
-    bytes_close(in);
-    close(listener);
+    link_close(&l);
     return 0;
 }
 
@@ -419,14 +478,14 @@ static int send_memory(const struct words *w)
     int memory_fd;
     char done;
     const uint8_t *memory = map(word(w, "memory", "corpus"), &size, &memory_fd, PROT_READ);
-    int fd = connect_local((int)number(w, "port"));
-    struct byte_stream *out = word(w, "tls", NULL) != NULL ? connect_tls(fd) : bytes_from_fd(fd);
-    struct meter began = meter_now();
+    struct link l;
 
-    shape->send(out, memory, size, memory_fd);
-    CHECK(bytes_read_all(out, &done, 1) == 0);
-    meter_print(&began, out->bytes_out);
-    bytes_close(out);
+    link_connect(w, &l);
+    struct meter began = meter_now();
+    shape->send(l.stream, memory, size, memory_fd);
+    CHECK(bytes_read_all(l.connections[0], &done, 1) == 0);
+    meter_print(&began, link_bytes(&l));
+    link_close(&l);
     return 0;
 }
 

@@ -54,7 +54,7 @@ static struct error *make_disk(struct api_call *c, const struct move *m, struct 
     const struct row *vdi;
     TRY(db_need(c->db, c->arena, CLASS_VDI, d->vdi, &vdi));
     struct value chosen = vdi_row_chosen(c->arena, vdi);
-    struct incoming_disk in = { .sr = d->target_sr, .size = d->size, .format = d->format != NULL ? d->format : "", .chosen = &chosen };
+    struct incoming_disk in = { .sr = d->target_sr, .size = d->size, .format = move_disk_format(d), .chosen = &chosen };
     struct error *e = incoming_disk_make(c, m->id, m->destination.host, &in);
     d->target = in.vdi;
     TRY(e);

@@ -32,7 +32,7 @@ static struct value disk_wish(struct api_call *c, const struct move_disk *d, con
     value_dict_add(c->arena, &v, "id", value_string(d->vdi));
     value_dict_add(c->arena, &v, "sr", value_string(d->target_sr));
     value_dict_add(c->arena, &v, "size", value_int(d->size));
-    value_dict_add(c->arena, &v, "format", value_string(d->format != NULL ? d->format : ""));
+    value_dict_add(c->arena, &v, "format", value_string(move_disk_format(d)));
     value_dict_add(c->arena, &v, "chosen", vdi_row_chosen(c->arena, vdi));
     value_dict_add(c->arena, &v, "snapshot", value_bool(d->is_snapshot));
     value_dict_add(c->arena, &v, "snapshot_time", value_string(d->is_snapshot ? arena_printf(c->arena, "%lld",

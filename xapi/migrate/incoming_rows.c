@@ -103,6 +103,15 @@ static struct error *plugged_as_before(struct txn *txn, const struct incoming_mo
     return NULL;
 }
 
+/* Nothing says any more that it was on its way. */
+static struct error *arrived(struct txn *txn, const char *vm_ref)
+{
+    if (txn_get(txn, &model_classes[CLASS_VM], vm_ref) == NULL)
+        return NULL;
+    TRY(txn_map_remove(txn, CLASS_VM, vm_ref, F_VM_other_config, INCOMING_KEY));
+    return txn_map_remove(txn, CLASS_VM, vm_ref, F_VM_other_config, INCOMING_HA_KEY);
+}
+
 static struct error *settle_rows(struct api_call *c, const struct incoming_move *m, const char *power, int domid, bool persistent)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
@@ -112,12 +121,12 @@ static struct error *settle_rows(struct api_call *c, const struct incoming_move 
     TRY(vm_set_power_state(c, txn, m->vm, power, running ? m->host : NULL, domid));
     if (running)
         TRY(plugged_as_before(txn, m, vm));
-    TRY(txn_map_remove(txn, CLASS_VM, m->vm, F_VM_other_config, INCOMING_KEY));
     const char *ha = row_map(vm, F_VM_other_config, INCOMING_HA_KEY, NULL);
-    if (ha != NULL) {
+    if (ha != NULL)
         TRY(txn_set_bool(txn, CLASS_VM, m->vm, F_VM_ha_always_run, strcmp(ha, "true") == 0));
-        TRY(txn_map_remove(txn, CLASS_VM, m->vm, F_VM_other_config, INCOMING_HA_KEY));
-    }
+    TRY(arrived(txn, m->vm));
+    for (unsigned i = 0; i < row_value(vm, F_VM_snapshots)->len; i++)
+        TRY(arrived(txn, row_value(vm, F_VM_snapshots)->items[i].s));
     if (!persistent)
         TRY(txn_map_put(txn, CLASS_VM, m->vm, F_VM_other_config, INCOMING_TRANSIENT, value_string("true")));
     TRY(txn_set_string(txn, CLASS_VM, m->vm, F_VM_affinity, m->host));

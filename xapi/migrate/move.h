@@ -44,6 +44,11 @@ struct move_disk {
     const char *target, *target_uuid, *target_sr_uuid, *target_location;
     const char *uri;                 /* NBD URI by which the source host's tapd reaches it (disk_sink.h) */
 };
+/* The format to make it in: hosts read suspend images as they are (storage/sr.h: direct). */
+static inline const char *move_disk_format(const struct move_disk *d)
+{
+    return d->is_suspend_image ? "raw" : d->format != NULL ? d->format : "";
+}
 struct move_vif { const char *vif, *network; }; /* ref at the source; ref of a network at the destination */
 struct move_vgpu { const char *vgpu, *group; };
 
