@@ -115,7 +115,8 @@ def check_running(here, there, dest):
     refused(lambda: ask({"copy": "true"}), "VM_BAD_POWER_STATE", vm, "halted", "running")
     ask()
     other = there.make_vm("filler", memory_mib=16)
-    there.api("VM.set_memory_limits", other, "16777216", str(180 << 20), str(180 << 20), str(180 << 20))
+    size = str(int(there.api("host.compute_free_memory", dest["host"])) - (60 << 20))
+    there.api("VM.set_memory_limits", other, "16777216", size, size, size)
     there.api("VM.start", other, False, False)
     needed = refused(ask, "HOST_NOT_ENOUGH_FREE_MEMORY")
     assert int(needed.params[0]) > int(needed.params[1]) >= 0, needed.params

@@ -250,6 +250,7 @@ def interrupted(w):
     task = w.api("Async.VM.migrate_send", vm, token(w.pool, 1), True, {v: w.srs[1] for v in disks(w.pool, vm)}, {}, {"hold": "true"})
     P.wait_until("the memory", lambda: w.api("task.get_other_config", task).get("migrate:phase") == "send", 60)
     w.pool.api.another()("VM.clean_shutdown", vm)
+    w.api("task.add_to_other_config", task, "release", "true")  # what holds a switch holds that of the disks alone, too
     P.wait_until("the end", lambda: w.api("task.get_status", task) != "pending", 60)
     assert w.api("task.get_status", task) == "success", w.api("task.get_error_info", task)
     assert w.api("VM.get_power_state", vm) == "Halted" and w.api("VDI.get_SR", disks(w.pool, vm)[0]) == w.srs[1]

@@ -7,4 +7,4 @@ import sys
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run([sys.executable, os.path.join(ROOT, "tests", "sweep", "migrate_sweep.py"), "--sample", "44"]).returncode)
+    sys.exit(subprocess.run([sys.executable, os.path.join(ROOT, "tests", "sweep", "migrate_sweep.py"), "--sample", "40"]).returncode)

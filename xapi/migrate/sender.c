@@ -84,6 +84,17 @@ static struct error *run_steps(struct sender *s)
     return NULL;
 }
 
+static void tell(const struct sender *s)
+{
+    const struct save_result *r = &s->saved;
+
+    log_info("migration %s of %s: %u rounds, %lld pages, %llu bytes on %u connections (compress %s), blackout %lld us (predicted %lld), "
+             "%lld us in all (predicted %lld)%s",
+             s->id, s->vm_uuid, r->rounds, (long long)r->pages_sent, (unsigned long long)s->wire_bytes, s->n_streams,
+             fan_compress_name(s->compress), (long long)(s->running_us - r->suspended_at_us), (long long)r->predicted_blackout_us,
+             (long long)(clock_us(s->c->clock) - s->began_us), (long long)r->predicted_total_us, r->postcopy ? ", post-copy" : "");
+}
+
 struct error *migrate_verb_send(struct call *c, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
     struct sender s = { .c = c, .steady = *c, .m = xapi->migrations, .began_us = clock_us(c->clock), .control = SAVE_CONTROL_INIT };
@@ -97,6 +108,7 @@ struct error *migrate_verb_send(struct call *c, struct xapi *xapi, const struct 
     sender_close_vm(&s);
     sender_leave(&s);
     TRY(e);
+    tell(&s);
     *result_r = sender_result(&s);
     return NULL;
 }

@@ -94,12 +94,21 @@ static void *watch_run(void *arg)
 }
 
 /* When the save fails because the stream broke, cancelling or the destination's own word tells why. */
+static bool is_ours(const struct error *own)
+{
+    static const char *const codes[] = { SAVE_YIELDED, SAVE_NO_CONVERGENCE, SAVE_TIMEOUT, "VM_BAD_POWER_STATE", "DOMAIN_NOT_FOUND" };
+    for (unsigned i = 0; i < ARRAY_LEN(codes); i++)
+        if (error_is(own, codes[i]))
+            return true;
+    return false;
+}
+
 static struct error *peer_word(struct sender *s, struct error *own, bool silent)
 {
     struct error *peer = NULL;
     if (call_cancelled(s->c)) /* it broke because the watch broke it */
         return error_make(s->c->arena, __FILE__, __LINE__, "TASK_CANCELLED", 0);
-    if (error_is(own, SAVE_YIELDED) || error_is(own, SAVE_NO_CONVERGENCE) || error_is(own, SAVE_TIMEOUT))
+    if (is_ours(own))
         return own;
     if (silent)
         return sender_contact_failed(s, "the destination takes nothing any more", -ETIMEDOUT);
