@@ -90,7 +90,7 @@ NODISCARD struct error *vdi_mirror_switch(struct call *, struct storage *, const
  * forgets the target. Waits; SR_BACKEND_FAILURE with the mirror's reason, or TASK_CANCELLED: then it may still end as done.
  * Repeating is fine, also after the tapd died in the middle. */
 NODISCARD struct error *vdi_mirror_hand_over(struct call *, struct storage *, const char *sr, const char *location);
-/* Waits until a mirror is "following" (or "done"), at most timeout_ms: SR_BACKEND_FAILURE when it is not by then, has failed,
+/* Waits until a mirror is "following" with its target at hand (or handed over), at most timeout_ms: SR_BACKEND_FAILURE when it is not by then, has failed,
  * or there is none. TASK_CANCELLED. */
 NODISCARD struct error *vdi_mirror_ready(struct call *, struct storage *, const char *sr, const char *location, int64_t timeout_ms);
 /* Breaks every connection that came by vdi_adopt, waits until nothing of theirs is under way, and takes no more of them for

@@ -81,9 +81,11 @@ struct error *vdi_mirror_ready(struct call *c, struct storage *s, const char *sr
     TRY(needs_tap(c, s, key));
     for (;;) {
         TRY(look(c, s, key, &lost_ms, &status, &there));
-        if (there && (is(&status, "following") || (is(&status, "done") && value_get_int(&status, "mirror_handed", 0) != 0)))
+        if (there && is(&status, "following") && value_get_int(&status, "mirror_lost", 0) == 0)
             return NULL;
-        if (there && !is(&status, "copying") && !is(&status, "switching"))
+        if (there && is(&status, "done") && value_get_int(&status, "mirror_handed", 0) != 0)
+            return NULL;
+        if (there && !is(&status, "copying") && !is(&status, "following") && !is(&status, "switching"))
             return mirror_failure(c, key, &status);
         if (clock_ms(c->clock) >= until_ms)
             return storage_failed(c, "the mirror of %s is still %lld bytes behind", key, (long long)value_get_int(&status, "mirror_dirty", 0));

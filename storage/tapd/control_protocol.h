@@ -66,7 +66,7 @@
  *   mirror_write_rate (bytes/s), mirror_eta_ms (-1: will not converge), mirror_left (bytes that would stay for
  *   ever), mirror_millionths (how far it is; never goes back),
  *   mirror_passes, mirror_repaired, mirror_proven, mirror_pause_us (of the switch or the hand-over), mirror_error (text),
- *   mirror_lost_us (from the break to its report), mirror_handing (1: a hand-over is under way), mirror_handed (1: done so)
+ *   mirror_lost_us (from the break to its report), mirror_lost (1: the target is away just now), mirror_handing (1: a hand-over is under way), mirror_handed (1: done so)
  * A URI's cookie (storage/tapd/nbd_client.h) is in the spec alone, which only root reads: never in an answer or a log. */
 #ifndef STORAGE_TAPD_CONTROL_PROTOCOL_H
 #define STORAGE_TAPD_CONTROL_PROTOCOL_H

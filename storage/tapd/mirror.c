@@ -232,6 +232,7 @@ void mirror_get(const struct block *b, struct mirror_status *s)
     s->repaired = m->prover.repaired;
     s->pause_us = m->pause_us;
     s->lost_us = m->lost_us;
+    s->lost = m->lost && active(m);
     s->fraction = over ? 1 : m->fraction_most < 0.999 ? m->fraction_most : 0.999;
 }
 

@@ -72,6 +72,7 @@ struct mirror_status {
     unsigned passes, repaired;
     int64_t proven, pause_us, lost_us;
     double fraction;                              /* of the whole, proof included; never goes back; 1 when switched or done */
+    bool lost;                   /* the target, just now: it is connected again */
     char error[256];                              /* failed: why; else what is the matter just now, or "" */
 };
 

@@ -49,6 +49,7 @@ static void add_mirror(struct words *w, const struct tap *t)
     number(w, "mirror_pause_us", m.pause_us);
     string(w, "mirror_error", arena_strdup(w->arena, m.error));
     number(w, "mirror_lost_us", m.lost_us);
+    number(w, "mirror_lost", m.lost);
     number(w, "mirror_handing", tap_mirror_holds(t));
     number(w, "mirror_handed", t->past.state == MIRROR_DONE && t->past.handed);
 }

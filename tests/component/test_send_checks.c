@@ -205,6 +205,11 @@ static const char *xen_version(unsigned pool, const char *host, const char *vers
     return was;
 }
 
+static void rule(const char *key, const char *value)
+{
+    put(0, CLASS_pool, first_of(0, CLASS_pool), F_pool_other_config, key, value);
+}
+
 static const char *vif_make(const char *vm, const char *device)
 {
     const struct member record[] = { member_of("VM", S(vm)), member_of("device", S(device)), member_of("network", S(first_of(0, CLASS_network))) };
@@ -326,6 +331,8 @@ static void test_snapshots_and_images(void **state)
     set(0, CLASS_VDI, older, F_VDI_snapshot_of, S(d));
     set(0, CLASS_VM, two, F_VM_suspend_VDI, S(image));
     say(&t.disks, d, files);
+    error_has(fails(&t, "VM_HAS_CHECKPOINT"), 1, vm);
+    rule("migration-profile", "xapi");
     passes(&t, true);
     goes(&t, d, MOVE_DISK_MIRROR, files);
     goes(&t, older, MOVE_DISK_COPY, files);
@@ -352,6 +359,36 @@ static void test_snapshots_and_images(void **state)
     error_has(fails_to_send(&t, "SUSPEND_IMAGE_NOT_ACCESSIBLE"), 1, image);
     set(0, CLASS_VM, vm, F_VM_resident_on, S(REF_NULL));
     set(0, CLASS_VM, vm, F_VM_power_state, S("Halted"));
+    rule("migration-profile", "");
+}
+
+static void test_rules(void **state)
+{
+    const char *vm = vm_world_vm(W, "rules", NULL);
+    struct try t = { .vm = vm, .token = token_of(0, hosts[1]) };
+
+    for (unsigned i = 0; i < 6; i++)
+        plug(vm, disk(stores[0], 1 << 20, 0), "RW", "Disk");
+    passes(&t, false);
+    plug(vm, disk(files, 1 << 20, 0), "RW", "Disk"); /* it stays */
+    passes(&t, false);
+    plug(vm, disk(stores[0], 1 << 20, 0), "RO", "Disk");
+    const struct error *e = fails(&t, "OPERATION_NOT_ALLOWED");
+    assert_non_null(strstr(e->params[0], "7 disks"));
+    rule("migration-rule-disks", "off");
+    passes(&t, false);
+    set(0, CLASS_VM, vm, F_VM_power_state, S("Suspended"));
+    put(0, CLASS_VM, vm, F_VM_last_boot_CPU_flags, "vendor", "CyrixInstead");
+    say(&t.options, "force", "true");
+    error_has(fails(&t, "VM_INCOMPATIBLE_WITH_THIS_HOST"), 3, vm, hosts[1], "VM last booted on a host which had a CPU from a different vendor.");
+    rule("migration-rule-disks", "on");
+    rule("migration-rule-cpu-vendor", "off");
+    (void)fails(&t, "OPERATION_NOT_ALLOWED");
+    rule("migration-rule-disks", "");
+    rule("migration-profile", "xapi");
+    passes(&t, false);
+    rule("migration-profile", "");
+    rule("migration-rule-cpu-vendor", "");
 }
 
 static void test_cds(void **state)
@@ -555,6 +592,29 @@ static void test_unreachable_pool(void **state)
     error_has(fails(&t, "CANNOT_CONTACT_HOST"), 1, "127.0.0.1");
 }
 
+/* The thread that keeps the session ends with the memory of the call, and at once. */
+static void test_session_is_kept(void **state)
+{
+    struct value map = token_of(2, hosts[2]);
+    struct arena *a = arena_new();
+    struct migration_token token;
+    struct peer_pool *peer;
+    struct value record;
+    struct api_call c;
+    bool found;
+
+    api_call_init(&c, pool_xapi(P, 0), a, "test");
+    ok(migration_token_read(&c, &map, &token));
+    ok(peer_pool_open(&c, &token, &peer));
+    peer_pool_keep(peer, pool_xapi(P, 0));
+    peer_pool_keep(peer, pool_xapi(P, 0));
+    ok(peer_pool_record(&c, peer, "host", hosts[2], &record, &found));
+    assert_true(found);
+    ok(peer_pool_record(&c, peer, "host", hosts[1], &record, &found));
+    assert_false(found);
+    arena_free(a);
+}
+
 /* --- the world ----------------------------------------------------------------------------------------------------------------------------------- */
 static const char *local_sr(unsigned pool, const char *host)
 {
@@ -599,6 +659,7 @@ int main(void)
         cmocka_unit_test(test_boot_checks_local),
         cmocka_unit_test(test_unmapped_local),
         cmocka_unit_test(test_snapshots_and_images),
+        cmocka_unit_test(test_rules),
         cmocka_unit_test(test_cds),
         cmocka_unit_test(test_token_and_options),
         cmocka_unit_test(test_order_remote),
@@ -606,6 +667,7 @@ int main(void)
         cmocka_unit_test(test_same_sr_in_another_pool),
         cmocka_unit_test(test_vifs_by_mac),
         cmocka_unit_test(test_unreachable_pool),
+        cmocka_unit_test(test_session_is_kept),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

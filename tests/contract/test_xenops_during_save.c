@@ -183,7 +183,7 @@ static void check_late_shutdown(bool fail)
     start(h, BUSY);
     sockets(&out, &in);
     pthread_t drainer = thread_start("drain", drain, in);
-    l.save = (struct job){ .policy = { .live = true, .max_downtime_ms = 500 }, .control = SAVE_CONTROL_INIT,
+    l.save = (struct job){ .policy = { .live = true, .max_downtime_ms = 500, .fallback_stop = true }, .control = SAVE_CONTROL_INIT,
                            .callbacks = { .ctx = &l, .after_suspend = on_suspended } };
     job_start(&l.save, h, out, run_save);
     struct error *saved = job_end(&l.save), *ended = job_end(&l.end);

@@ -7,7 +7,7 @@
 
 #define BUSY "sim-dirty-mib-s=16 sim-fill-mib=8 sim-working-set-mib=4"
 
-static const struct save_policy live = { .live = true, .max_downtime_ms = 20 }, at_once = { .live = false };
+static const struct save_policy live = { .live = true, .max_downtime_ms = 20, .fallback_stop = true }, at_once = { .live = false };
 
 struct counts {
     unsigned progress, before, after, way_back;

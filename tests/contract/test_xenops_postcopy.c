@@ -160,7 +160,7 @@ static void test_round_trip(void **state)
     bytes_close(p.out); /* and back, whole */
     bytes_close(p.in);
     sockets(&p.out, &p.in);
-    struct job save = { .policy = { .live = true, .max_downtime_ms = 500 }, .control = SAVE_CONTROL_INIT };
+    struct job save = { .policy = { .live = true, .max_downtime_ms = 500, .fallback_stop = true }, .control = SAVE_CONTROL_INIT };
     assert_ok(xenops_create(&p.a->call, p.a->xenops, spec(p.a, BUSY), VM_UUID, &info));
     job_start(&save, p.b, p.out, run_save);
     assert_ok(xenops_restore(&p.a->call, p.a->xenops, VM_UUID, spec(p.a, BUSY), p.in));
@@ -301,7 +301,7 @@ static void test_stale_page_is_caught(void **state)
     struct stat st;
     const char *path = tempdir_file(&p.a->dir, witness);
     assert_int_equal(stat(path, &st), 0);
-    FILE *f = fopen(path, "r+");
+    FILE *f = fopen(path, "r+e");
     assert_non_null(f);
     uint32_t versions[256];
     memset(versions, 0x7f, sizeof(versions));

@@ -24,6 +24,11 @@ GUESTS = [  # name, MiB, MiB/s dirtied, has a disk
 MAIL = ("mail", 64, 8)  # on local storage
 
 
+def numbers(task):
+    """What was measured."""
+    return {k.split(":", 1)[1]: int(v) for k, v in task["other_config"].items() if k.startswith("migrate:") and v.lstrip("-").isdigit()}
+
+
 class Bars:
     """One line a migration, redrawn on a terminal, a line now and then elsewhere."""
 
@@ -68,7 +73,7 @@ class Demo:
             self.errors.append((name, e))
             print(f"\n  {name}: {e}", flush=True)
             return
-        measured = {k.split(":", 1)[1]: int(v) for k, v in task["other_config"].items() if k.startswith("migrate:")}
+        measured = numbers(task)
         self.rows.append((name, origin, to, time.monotonic() - began, measured, "live" if options.get("live") != "false" else "non-live"))
 
     def make_second_sr(self):
@@ -92,7 +97,7 @@ class Demo:
             self.errors.append((name, e))
             print(f"\n  {name}: {e}", flush=True)
             return
-        measured = {k.split(":", 1)[1]: int(v) for k, v in task["other_config"].items() if k.startswith("migrate:") and v.lstrip("-").isdigit()}
+        measured = numbers(task)
         kind = api("VDI.get_sm_config", api("VBD.get_VDI", vbd))["type"]
         self.disks.append((name, origin, sr, time.monotonic() - began, measured, kind))
 
@@ -138,14 +143,14 @@ class Demo:
         began = time.monotonic()
         task = source.api.async_("VM.migrate_send", vm, token, True, {vdi: sr for vdi in vdis}, {}, {},
                                  progress=lambda t: self.bars.show(MAIL[0], t["progress"]))
-        self.sent.append((target, index, time.monotonic() - began, {k.split(":", 1)[1]: v for k, v in task["other_config"].items()}))
+        self.sent.append((target, index, time.monotonic() - began, numbers(task)))
         return task["result"].replace("<value>", "").replace("</value>", "")
 
     def send_table(self):
         print("\n  VM         to pool     to host  seconds  blackout ms  predicted ms", flush=True)
         for pool, index, seconds, m in self.sent:
-            print(f"  {MAIL[0]:10} {'its own' if pool is self.pool else 'the other':11} {index:7} {seconds:8.2f} {int(m.get('blackout_us', 0)) / 1000:12.1f}"
-                  f" {int(m.get('predicted_blackout_us', 0)) / 1000:13.1f}", flush=True)
+            print(f"  {MAIL[0]:10} {'its own' if pool is self.pool else 'the other':11} {index:7} {seconds:8.2f} {m.get('blackout_us', 0) / 1000:12.1f}"
+                  f" {m.get('predicted_blackout_us', 0) / 1000:13.1f}", flush=True)
 
     def with_disks(self, other):
         self.sent = []

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The pre-flight of a migration: each way in which a path, a peer or a disk can be unfit has a cause of its own, and nothing
 of the trial is left behind. Asks the verb as the coordinator does, over the agent's port."""
+import contextlib
 import http.client
 import os
 import socket
+import sqlite3
 import ssl
 import sys
 import threading
@@ -155,6 +157,33 @@ def all_cases(lab, disk):
     assert not lab.faults, lab.faults
 
 
+def causes(pool):
+    """What the ledger says of moves, newest first."""
+    with contextlib.closing(sqlite3.connect(f"file:{pool.hosts[0].dir}/migrations.db?mode=ro", uri=True)) as db:
+        return [row[0] for row in db.execute("SELECT cause FROM migrations ORDER BY began_ms DESC, rowid DESC")]
+
+
+def through_the_front_door(lab, sr):
+    """A move that the pre-flight stops has touched nothing, and its cause is on record; the same move over a good way succeeds."""
+    pool = lab.pool
+    one, two = pool.host_ref(1), pool.host_ref(2)
+    vm = pool.make_vm("guest", sr=sr)
+    pool.api("VM.start_on", vm, one, False, False)
+    P.wait_until("tools to report", lambda: pool.guest_data(vm).get("feature-suspend") == "1", 30)
+    guests = [h.guests() for h in pool.hosts]
+    for relay, words in ((lab.through(NarrowRelay, 0)[0], "MTU"), (lab.through(DyingRelay)[0], "under load")):
+        P.refused(lambda r=relay: pool.api("VM.pool_migrate", vm, two, {"migrate_uri": f"tcp:127.0.0.1:{r.port}"}), CONTACT)
+        assert words in causes(pool)[0], causes(pool)
+        record = pool.api("VM.get_record", vm)
+        assert (record["power_state"], record["resident_on"], record["current_operations"]) == ("Running", one, {}), record
+        assert [h.guests() for h in pool.hosts] == guests
+    good, _ = lab.through(Relay)
+    pool.api("VM.pool_migrate", vm, two, {"migrate_uri": f"tcp:127.0.0.1:{good.port}"})
+    assert pool.api("VM.get_resident_on", vm) == two and good.up > 32 << 10, good.up
+    P.wait_until("the guest's verdict", lambda: pool.guest_data(vm).get("sim/verify") == "ok", 30)
+    pool.api("VM.hard_shutdown", vm)
+
+
 def threads_named(host, name):
     names = []
     for task in os.listdir(f"/proc/{host.process.pid}/task"):
@@ -184,6 +213,7 @@ def main():
         began = time.monotonic()
         healthy(lab, disk)
         all_cases(lab, disk)
+        through_the_front_door(lab, sr)
         nothing_left(lab, before)
         print(f"{time.monotonic() - began:.1f} s", flush=True)
         pool.api("VDI.destroy", vdi)  # nobody uses it

@@ -5,6 +5,7 @@ verified or runs on where it was."""
 import http.client
 import json
 import os
+import signal
 import ssl
 import sys
 import uuid
@@ -174,6 +175,27 @@ def prepare(host):
     return mid
 
 
+def frozen(lab):
+    """A destination that takes nothing any more is given up: the guest runs on, and nothing is left there once it wakes."""
+    vm = lab.vm("many")
+    if lab.at(vm) != lab.hosts[0]:
+        lab.move(vm)
+    task = lab.begin(vm, bandwidth=LINK, max_downtime_ms=1, timeout_s=60)
+    lab.streaming(vm)
+    other = lab.pool.hosts[1].process
+    other.send_signal(signal.SIGSTOP)
+    try:
+        P.wait_until("the source to give it up", lambda: "takes nothing any more" in lab.pool.hosts[0].log_tail(400), 30)
+    finally:
+        other.send_signal(signal.SIGCONT)
+    try:
+        lab.wait(task)
+        raise AssertionError("it moved to a frozen host")
+    except P.Failure as e:
+        assert lab.at(vm) == lab.hosts[0], (e.code, e.params)
+    lab.alone(vm)
+
+
 def patience(lab):
     host = lab.pool.hosts[1]
     mid = prepare(host)
@@ -197,6 +219,15 @@ def goals(lab):
     lab.verified(vm)
 
 
+def postcopy(lab):
+    """A guest that would not converge runs on there before all of its memory has come."""
+    vm = lab.vm("busy")
+    lab.move(vm, postcopy="allowed", bandwidth=LINK, max_downtime_ms=10)
+    lab.verified(vm)
+    lab.move(vm, postcopy="after:0", streams=3, compress="true")
+    lab.verified(vm)
+
+
 def paused(lab):
     vm = lab.vm("many")
     lab.move(vm, state="Paused", paused="true", streams=2)
@@ -206,10 +237,10 @@ def paused(lab):
 
 
 def main():
-    options = {"allow-faults": "true", "incoming-patience": "2", "migration-preflight": "false"}
+    options = {"allow-faults": "true", "incoming-patience": "2", "migration-silence-s": "2", "migration-preflight": "false"}
     with P.Pool(hosts=2, options=options) as pool:
         lab = Lab(pool)
-        for part in (connections, control, outcome, goals, paused, patience):
+        for part in (connections, control, outcome, goals, paused, postcopy, frozen, patience):
             part(lab)
             print(part.__name__, "ok", flush=True)
 

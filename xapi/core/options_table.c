@@ -50,6 +50,8 @@ const struct config_option xapi_options[] = {
 
     /* migration and maintenance */
     FLAG("migration-https-only", "true", "memory and disks travel over TLS only"),
+    TEXT("migration-profile", "documented", "whose rules migrations keep: documented, xapi, orchestrate or virsh; pool.other_config overrides it"),
+    NUMBER("sxm-max-vdis", "6", 1, 100000, "disks of a VM that may move at once where the profile has the rule \"disks\""),
     FLAG("relax-xsm-sr-check", "true", "an SR of the same uuid in another pool is the same SR: disks in it stay"),
     FLAG("migration-preflight", "true", "try the way to the destination and back before a migration"),
     NUMBER("migration-silence-s", "60", 1, 86400, "seconds without a byte moving after which a migration's stream is lost"),

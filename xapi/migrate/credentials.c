@@ -124,21 +124,36 @@ struct error *credentials_verb_check(struct call *c, struct xapi *xapi, const st
     return session[0] != '\0' ? session_check(c, xapi, session) : key_check(c, xapi, value_get_string(args, "key", ""));
 }
 
-/* By the coordinator, and remembered: of sessions only on members (here they are asked in memory). */
-static struct error *ask(struct call *c, struct xapi *xapi, const char *kind, const char *text)
+static struct error *ask_coordinator(struct call *c, struct xapi *xapi, const char *kind, const char *text)
 {
     const struct member members[] = { member_of(kind, value_string(text)) };
     struct value args = value_map(members, 1), ignored;
-    const char *word = arena_printf(c->arena, "%s %s", kind, text);
 
-    if (xapi->is_coordinator && strcmp(kind, "session") == 0)
-        return session_check(c, xapi, text);
+    return agent_call_coordinator(c, xapi, "coordinator.migration_key", &args, &ignored);
+}
+
+/* On the coordinator sessions are looked up in memory, each time. */
+static struct error *session_admitted(struct call *c, struct xapi *xapi, const char *session)
+{
+    const char *word = arena_printf(c->arena, "session %s", session);
+
+    if (xapi->is_coordinator)
+        return session_check(c, xapi, session);
     if (known(xapi, word))
         return NULL;
-    if (xapi->is_coordinator)
-        TRY(key_check(c, xapi, text));
-    else
-        TRY(agent_call_coordinator(c, xapi, "coordinator.migration_key", &args, &ignored));
+    TRY(ask_coordinator(c, xapi, "session", session));
+    remember(xapi, word);
+    return NULL;
+}
+
+static struct error *key_admitted(struct call *c, struct xapi *xapi, const char *key)
+{
+    const char *word = arena_printf(c->arena, "key %s", key);
+
+    if (known(xapi, word))
+        return NULL;
+    if (!journal_knows(c->arena, xapi, key))
+        TRY(xapi->is_coordinator ? key_check(c, xapi, key) : ask_coordinator(c, xapi, "key", key));
     remember(xapi, word);
     return NULL;
 }
@@ -170,14 +185,12 @@ struct error *credential_check(struct call *c, struct xapi *xapi, const struct c
     if (o->pool_secret != NULL && xapi->pool_secret != NULL && secret_equal(o->pool_secret, xapi->pool_secret))
         return NULL;
     if (o->key != NULL && uuid_valid(o->key)) {
-        if (journal_knows(c->arena, xapi, o->key))
-            return NULL;
-        e = ask(c, xapi, "key", o->key);
+        e = key_admitted(c, xapi, o->key);
         if (e == NULL)
             return NULL;
     }
     if (o->session != NULL)
-        return ask(c, xapi, "session", o->session);
+        return session_admitted(c, xapi, o->session);
     return e != NULL ? e : err_session_authentication_failed(c->arena);
 }
 

@@ -15,6 +15,7 @@
 LOG_MODULE(disk_send);
 
 #define COPIES_AT_ONCE 3u
+#define SILENCE_US 5000000 /* of another host: a slow medium takes its time to make things stable */
 #define CONNECTIONS 2 /* of one disk to another host */
 
 static const char *user_of(struct arena *a, const struct move *m) { return arena_printf(a, "send-%s", m->id); }
@@ -56,6 +57,7 @@ static struct error *begin(struct api_call *c, const struct move *m, const struc
         member_of("mode", value_string(copy ? "copy" : "mirror")),
         member_of("bandwidth", value_int(bandwidth)),
         member_of("reconnect_us", value_int(config_int(c->xapi->config, "migration-reconnect-s") * 1000000)),
+        member_of("silence_us", value_int(same_host(m) ? 0 : SILENCE_US)),
         member_of("streams", value_int(same_host(m) ? 1 : CONNECTIONS)),
     };
     struct error *e = disk_mirror_verb(c, mirror, "vdi.mirror_start", start, ARRAY_LEN(start), NULL);

@@ -44,6 +44,8 @@ struct peer_pool {
 };
 
 /* --- the token --------------------------------------------------------------------------------------------------- */
+static const char address_bytes[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_:%";
+
 bool migration_url_read(struct arena *a, const char *url, bool *tls_r, const char **address_r, int *port_r)
 {
     bool tls = strncmp(url, "https://", 8) == 0;
@@ -57,7 +59,7 @@ bool migration_url_read(struct arena *a, const char *url, bool *tls_r, const cha
         port = end == NULL ? "" : end + 1;
     } else
         port = end = at + strcspn(at, ":/?#");
-    if (end == NULL || end == at || strcspn(at, "/?#@ ") < (size_t)(end - at))
+    if (end == NULL || end == at || strspn(at, address_bytes) < (size_t)(end - at))
         return false;
     size_t len = port[0] == ':' ? strcspn(port, "/?#") : 0;
     if (len > 0 && (!text_to_int(arena_strndup(a, port + 1, len - 1), &n) || n < 1 || n > UINT16_MAX))

@@ -10,6 +10,7 @@
 #include "xapi/core/xapi.h"
 #include "xapi/metadata/metadata.h"
 #include "xapi/migrate/disk_plan.h"
+#include "xapi/migrate/move_rules.h"
 
 struct checks {
     struct api_call *c;
@@ -270,6 +271,11 @@ static struct error *choose_from(struct checks *k)
     return NULL;
 }
 
+static const char *vendor_there(const struct checks *k)
+{
+    return is_remote(k) ? value_get_string(value_get(k->remote_host, "cpu_info"), "vendor", "") : row_map(k->host, F_host_cpu_info, "vendor", "");
+}
+
 static struct error *check_sender(struct checks *k)
 {
     if (k->m->from == NULL)
@@ -308,6 +314,7 @@ struct error *send_checks(struct api_call *c, const struct send_request *r, bool
     TRY(read_destination(&k));
     read_vgpus(&k);
     TRY(disk_plan_make(c, m, r->vdi_map, r->format_map, eject_r, n_eject_r));
+    TRY(move_rules_check(c, m, vendor_there(&k)));
     TRY(is_remote(&k) ? check_remote(&k) : check_local(&k));
     TRY(disk_plan_check_contents(c, m));
     if (sending)

@@ -1,5 +1,5 @@
 /* Everything that is asked before VM.migrate_send moves anything, in xapi's order (specs §1.5, §1.6); VM.assert_can_migrate
- * is this and nothing else. Whether the VM's state allows the operation is the caller's business. */
+ * is this and nothing else. The profile's own rules (move_rules.h) follow the planning of the disks. Whether the VM's state allows the operation is the caller's business. */
 #ifndef XAPI_MIGRATE_SEND_CHECKS_H
 #define XAPI_MIGRATE_SEND_CHECKS_H
 

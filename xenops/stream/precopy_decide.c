@@ -12,7 +12,8 @@
 #define NO_PROGRESS 0.9     /* more than this part of what was sent is dirty again: it will not converge */
 #define MARGIN 1.15         /* the last round is not always as fast as the others */
 #define MARGIN_US 2000
-#define SPARE 0.1           /* of the downtime, for pages, when the assumed fixed cost alone takes all of it */
+#define SPARE 0.1           /* of the downtime, for pages, when the expected fixed cost alone takes all of it */
+#define BAD_MOMENT 2.0      /* a measured cost of this many times the downtime is believed */
 #define PAGE_BYTES (LIBXC_PAGE + 8.0)
 
 const char *precopy_decision_name(enum precopy_decision d)
@@ -32,12 +33,12 @@ double precopy_blackout_us(const struct precopy_facts *f) { return pages_us(f) +
 
 static double limit_us(const struct precopy_facts *f) { return 1000.0 * (double)(f->max_downtime_ms > 0 ? f->max_downtime_ms : DOWNTIME_MS); }
 
-/* An assumption about the fixed cost must not make impossible what is only unknown. */
+/* What is only assumed about the fixed cost, or was measured in a bad moment, must not make impossible what may well be. */
 static bool fits(const struct precopy_facts *f)
 {
     double limit = limit_us(f), left = limit - (double)f->fixed_us - MARGIN_US;
 
-    if (!f->fixed_known && left < limit * SPARE)
+    if (left < limit * SPARE && (!f->fixed_known || (double)f->fixed_us < limit * BAD_MOMENT))
         left = limit * SPARE;
     if (f->dirty == 0 && f->unread < PAGE_BYTES)
         return !f->fixed_known || left >= 0 || f->max_downtime_ms == 0;

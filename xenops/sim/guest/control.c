@@ -179,10 +179,10 @@ static void on_shutdown(struct guest *g, int *fd, int64_t how)
 {
     if (state_of(g) != GUEST_RUNNING)
         return answer_state(g, *fd);
-    if (g->settings.no_shutdown_ack)
+    if (g->settings.no_shutdown_ack && how != GUEST_END_CRASH)
         return play_dead(fd, false);
     answer(*fd, GUEST_ANSWER_ACK, NULL, 0);
-    guest_end(g, how == GUEST_END_REBOOT ? GUEST_END_REBOOT : GUEST_END_POWEROFF);
+    guest_end(g, how == GUEST_END_REBOOT || how == GUEST_END_CRASH ? (enum guest_end)how : GUEST_END_POWEROFF);
 }
 
 /* Runs fn with the threads at rest. */

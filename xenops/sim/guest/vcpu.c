@@ -5,9 +5,9 @@
  * otherwise (sixteen idle guests must cost next to nothing). */
 #include "xenops/sim/guest/guest.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "rpc/base/check.h"
 #include "rpc/base/work.h"
@@ -60,8 +60,9 @@ static void stand(struct guest *g, int64_t now, int64_t until)
 {
     gate_rest(&g->gate, (until - now) / 1000);
     int64_t left = until - clock_us(g->clock);
+    const struct timespec rest = { .tv_nsec = (long)left * 1000 };
     if (left > 0 && left < 1000 && !gate_closing(&g->gate))
-        usleep((useconds_t)left);
+        (void)ppoll(NULL, 0, &rest, NULL);
 }
 
 /* Goes on with the fill of its stripe; true while something is left. */
