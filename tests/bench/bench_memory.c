@@ -311,18 +311,18 @@ static void libxc_send(struct byte_stream *out, const uint8_t *memory, size_t si
 
 static void libxc_record(struct byte_stream *in, uint32_t length, uint8_t *memory, size_t size)
 {
-    uint8_t *body = malloc(length);
+    uint8_t *body = xrealloc(NULL, length);
     const struct libxc_page_head *head = (const struct libxc_page_head *)(void *)body;
     const uint64_t *pfns = (const uint64_t *)(void *)(body + sizeof(*head));
 
-    CHECK(body != NULL && bytes_read_all(in, body, length) == 0);
+    CHECK(bytes_read_all(in, body, length) == 0);
     CHECK(length == sizeof(*head) + (size_t)head->count * (8 + LIBXC_PAGE));
     const uint8_t *pages = body + sizeof(*head) + (size_t)head->count * 8;
     for (uint32_t i = 0; i < head->count; i++) {
         CHECK(pfns[i] < size / LIBXC_PAGE);
         memcpy(memory + pfns[i] * LIBXC_PAGE, pages + (size_t)i * LIBXC_PAGE, LIBXC_PAGE);
     }
-    free(body);
+    xfree(body);
 }
 
 static void libxc_receive(struct byte_stream *in, uint8_t *memory, size_t size, int memory_fd)

@@ -78,7 +78,7 @@ def near(predicted, measured, part=0.25):
 
 def prediction_rows(bench, runs):
     wanted, rows = round(0.9 * len(runs)), []
-    for name, predicted, measured in (("predicted-time", lambda r: fact(r, "predicted_total_us"), lambda r: r.seconds * 1e6),
+    for name, predicted, measured in (("predicted-time", lambda r: fact(r, "predicted_total_us"), lambda r: fact(r, "duration_us") or r.seconds * 1e6),
                                       ("predicted-blackout", lambda r: fact(r, "predicted_blackout_us"), lambda r: r.blackout * 1e6)):
         if all(predicted(r) is None for r in runs):
             rows.append(Row(name, failure="the engine does not predict this yet"))

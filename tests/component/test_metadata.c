@@ -515,6 +515,8 @@ static void old_and_new_files(void **state)
     import(edited(t, "<name>class</name><value>network<", "<name>class</name><value>PVS_site<"), (struct metadata_import) { .force = true, .snapshots = true }, 3);
     import(edited(t, "<name>power_state</name><value>Halted<", "<name>power_state</name><value>Dreaming<"), how, 3);
     fails(edited(t, "<name>export_vsn</name><value>2<", "<name>export_vsn</name><value>3<"), how, "IMPORT_INCOMPATIBLE_VERSION", 0, NULL);
+    fails(edited(t, "<name>VCPUs_max</name><value>4<", "<name>VCPUs_max</name><value>9223372036854775807<"), how, "IMPORT_ERROR", 1, NULL);
+    fails(edited(t, "<double>1.25</double>", "<double>1e300</double>"), how, "IMPORT_ERROR", 1, NULL);
     fails(edited(t, "<name>objects</name>", "<name>subjects</name>"), how, "IMPORT_ERROR", 1, NULL);
     fails(edited(t, "<name>id</name>", "<name>no</name>"), how, "IMPORT_ERROR", 1, NULL);
     fails((struct tar) { t.bytes, t.len / 2 }, how, "IMPORT_ERROR_PREMATURE_EOF", 0, NULL);

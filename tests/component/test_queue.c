@@ -53,7 +53,7 @@ static void *mover_main(void *arg)
     m->error = e;
     m->granted = e == NULL;
     if (e == NULL)
-        strcat(m->w->order, m->id);
+        snprintf(m->w->order + strlen(m->w->order), sizeof(m->w->order) - strlen(m->w->order), "%s", m->id);
     cond_broadcast(&m->w->changed);
     while (m->granted && !m->may_leave)
         cond_wait(&m->w->changed, &m->w->lock);

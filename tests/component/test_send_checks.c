@@ -310,6 +310,15 @@ static void test_unmapped_local(void **state)
     goes(&t, odd, MOVE_DISK_MIRROR, files);   /* the default SR */
     assert_string_equal(t.move.disks[0].vdi, odd);
     assert_string_equal(t.move.disks[2].vdi, shared);
+    /* an SR that is only unplugged there is plugged for the sender */
+    const char *idle = sr_make(0, hosts[1], "idle", false), *pbd = vm_ok(W, "SR.get_PBDs", 1, S(idle)).items[0].s;
+    vm_ok(W, "PBD.unplug", 1, S(pbd));
+    say(&t.disks, odd, idle);
+    passes(&t, false);
+    assert_string_equal(vm_field(W, "PBD.get_currently_attached", pbd), "false");
+    passes(&t, true);
+    goes(&t, odd, MOVE_DISK_MIRROR, idle);
+    assert_string_equal(vm_field(W, "PBD.get_currently_attached", pbd), "true");
     say(&t.disks, shared, "OpaqueRef:none");
     error_has(fails(&t, "HANDLE_INVALID"), 2, "SR", "OpaqueRef:none");
     say(&t.disks, shared, stores[0]); /* which the destination does not see */

@@ -1,10 +1,12 @@
 """Two pools, a guest that goes from host to host, a relay that all traffic to its destination goes through, and what must be
 true of all of them whenever nothing is under way."""
+import fcntl
 import json
 import os
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import tempfile
 import urllib.parse
@@ -12,7 +14,9 @@ import urllib.parse
 from tests.lib import guest_control, pool as P, relay as R
 from tests.sweep.disk_lab import Doing, NoMounts
 
-SR_MIB = 40
+SR_MIB = 48
+STATE_MIB = 64
+GOING_DOWN = 0x8004587d, struct.pack("I", 2) # ioctl of ext4 and XFS: stops the file system as it is, nothing more is written
 DISK_MIB = 8
 MEMORY_MIB = 16
 PLATFORM = {"sim-disk-iops": "100", "sim-dirty-mib-s": "2"}
@@ -40,26 +44,43 @@ class Lab:
         self.mounts, self.pools, self.relay, self.vm, self.uuid, self.filled = [], [], None, None, None, False
         self.task = None
         try:
-            self.places = {name: self.mount(name) for name in ("shared", "a2", "a3", "b2")}
+            self.places = {name: self.mount(os.path.join(self.dir, name), SR_MIB) for name in ("shared", "a2", "a3", "b2")}
             self.start()
         except BaseException:
             self.remove()
             raise
 
-    def mount(self, name):
-        path = os.path.join(self.dir, name)
-        os.makedirs(path)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SR_MIB}m", "tmpfs", path], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise NoMounts(done.stderr)
-        self.mounts.append(path)
+    def mount(self, path, mib):
+        """A file system in a file, so that a host can lose what it has not synced."""
+        os.makedirs(path, exist_ok=True)
+        image = os.path.join(self.dir, f"{len(self.mounts)}.img")
+        with open(image, "wb") as f:
+            f.truncate(mib * P.MIB)
+        for argv in (["mkfs.ext4", "-q", "-m", "0", image], ["mount", "-o", "loop", image, path]):
+            done = subprocess.run(argv, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise NoMounts(done.stderr)
+        self.mounts.append((path, image))
         return path
+
+    def power_cut(self, path):
+        """What stood in nothing but memory is lost; then it is mounted again."""
+        image = dict(self.mounts)[path]
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, *GOING_DOWN)
+        finally:
+            os.close(fd)
+        P.wait_until(f"{path} to be free", lambda: subprocess.run(["umount", path], capture_output=True).returncode == 0, 20)
+        subprocess.run(["mount", "-o", "loop", image, path], check=True, capture_output=True)
 
     def start(self):
         one = P.Pool(hosts=3, directory=os.path.join(self.dir, "one"), options=self.options())
         two = Together(one, hosts=2, directory=os.path.join(self.dir, "two"), options=dict(self.options(), **{"sim-witness-dir": one.witness}))
         for pool in (one, two):
             self.pools.append(pool)
+            for host in pool.hosts[1:]:
+                self.mount(host.dir, STATE_MIB)
             pool.start()
         self.relay = R.Relay(self.through)
         self.srs = {}
@@ -83,7 +104,7 @@ class Lab:
             for pool in self.pools:
                 pool.stop()
         finally:
-            for path in self.mounts:
+            for path, _ in self.mounts:
                 subprocess.run(["umount", "-l", path], capture_output=True)
             if os.environ.get("KEEP") is None:
                 subprocess.run(["rm", "-rf", self.dir])
@@ -245,9 +266,13 @@ class Lab:
         return self.end([pid for _, pid in host.tapds()])
 
     def reboot(self, host):
-        """All that runs on it is gone at once; what it comes up with is what is on its disks."""
+        """All that runs on it is gone at once, and so is what was not synced to its state and to its local SR."""
         self.kill(host)
-        self.end([pid for _, pid in host.guests()] + [pid for _, pid in host.tapds()])
+        pids = [pid for _, pid in host.guests()] + [pid for _, pid in host.tapds()]
+        self.end(pids)
+        P.wait_until("its processes to end", lambda: not any(P.alive(pid) for pid in pids), 20)
+        for path in (host.dir, self.places[self.place_of(host)]):
+            self.power_cut(path)
         return True
 
     def fill(self, host):
@@ -387,7 +412,7 @@ class Lab:
         for pool, sr, location in self.kept():
             name = next(name for name, ref in self.srs.items() if ref == sr and (name[0] != "b") == (pool is self.pools[0]))
             wanted[name].append(location + ".vhd")
-        found = {name: sorted(n for n in os.listdir(path) if not n.startswith(".")) for name, path in self.places.items()}
+        found = {name: sorted(n for n in os.listdir(path) if not n.startswith(".") and n != "lost+found") for name, path in self.places.items()}
         return [(name, found[name]) for name in found if found[name] != wanted[name]]
 
     def prove(self):

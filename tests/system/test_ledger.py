@@ -198,6 +198,26 @@ def memory(w):
     return vm
 
 
+def watched(w, vm):
+    """How far it is, once a second, by event.from; faster when the task is told so; held before the switch."""
+    task, token, seen = w.api("Async.VM.pool_migrate", vm, w.hosts[0], {"bandwidth": "1", "hold": "true", "compress": "false"}), "", []
+    while len({s["migrate:bytes"] for s in seen}) < 3:
+        answer = w.api("event.from", ["task/" + task], token, 5.0)
+        token = answer["token"]
+        seen += [e["snapshot"]["other_config"] for e in answer["events"] if "migrate:bytes" in e["snapshot"]["other_config"]]
+        assert w.api("task.get_status", task) == "pending"
+    assert seen == sorted(seen, key=lambda s: int(s["migrate:bytes"])), seen
+    for key in ("round", "pages_sent", "dirty_rate", "link_rate", "eta_ms", "streams", "phase"):
+        assert "migrate:" + key in seen[-1], (key, seen[-1])
+    w.api("task.add_to_other_config", task, "bandwidth", "unlimited")
+    w.await_note(task, "waiting_for", "release")
+    assert w.api("VM.get_resident_on", vm) == w.hosts[1]
+    w.api("task.add_to_other_config", task, "release", "true")
+    w.api.wait_task(task)
+    assert w.api("VM.get_resident_on", vm) == w.hosts[0] and w.of_vm(vm)[0]["outcome"] == "success"
+    w.api.async_("VM.pool_migrate", vm, w.hosts[1], {})
+
+
 def bulk(w, moved):
     free = w.pool.make_vm("free")
     halted = w.pool.make_vm("halted")
@@ -268,8 +288,9 @@ def main():
         for case in (rows, cancelled, held, queued, restarted, metrics):
             print(case.__name__, flush=True)
             case(w)
-        print("memory, bulk, decided", flush=True)
+        print("memory, watched, bulk, decided", flush=True)
         moved = memory(w)
+        watched(w, moved)
         free = bulk(w, moved)
         decided(w, free)
 

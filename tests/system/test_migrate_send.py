@@ -15,10 +15,10 @@ BEFORE_SWITCH = ["note", "open", "preflight", "copy", "mirror", "admit", "send"]
 NULL = "OpaqueRef:NULL"
 
 
-def local_sr(pool, index):
-    path = os.path.join(pool.dir, f"local-{index}")
+def local_sr(pool, index, more=""):
+    path = os.path.join(pool.dir, f"local-{index}{more}")
     os.makedirs(path, exist_ok=True)
-    return pool.api("SR.create", pool.host_ref(index), {"location": path}, "0", f"Local {index}", "", "file", "user", False, {})
+    return pool.api("SR.create", pool.host_ref(index), {"location": path}, "0", f"Local {index}{more}", "", "file", "user", False, {})
 
 
 def management(pool, index):
@@ -184,6 +184,24 @@ def between_pools(w):
     w.empty()
 
 
+def where_it_is(w):
+    """To other storage of the same host: no memory is sent. And disks that no map names find their way by the pool's default SR."""
+    vm, second = w.vm("settler"), local_sr(w.pool, 1, "b")
+    domid = w.api("VM.get_domid", vm)
+    for sr in (second, w.srs[1]):
+        task = w.send(vm, 1, sr=sr)
+        assert w.api("VM.get_domid", vm) == domid and w.api("VDI.get_SR", disks(w.pool, vm)[0]) == sr
+        assert "migrate:blackout_us" not in task["other_config"], task["other_config"]
+        quiet(w.pool)
+    there = result_ref(w.api.async_("VM.migrate_send", vm, token(w.other, 1), True, {}, {}, {}))
+    assert w.other.api("VDI.get_SR", disks(w.other, there)[0]) == w.far
+    verified(w.other, there)
+    w.destroy(w.other, there)
+    w.api("PBD.unplug", w.api("SR.get_PBDs", second)[0])
+    w.api("SR.forget", second)
+    w.empty()
+
+
 def not_running(w):
     """Halted and suspended, in the pool and to the other; a copy; the source kept."""
     vm = w.vm("sleeper", start=False)
@@ -264,7 +282,7 @@ def interrupted(w):
     w.empty()
 
 
-CASES = [in_the_pool, between_pools, not_running, steps_fail, interrupted]
+CASES = [in_the_pool, where_it_is, between_pools, not_running, steps_fail, interrupted]
 
 
 def main():

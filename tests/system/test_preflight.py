@@ -171,8 +171,8 @@ def through_the_front_door(lab, sr):
     pool.api("VM.start_on", vm, one, False, False)
     P.wait_until("tools to report", lambda: pool.guest_data(vm).get("feature-suspend") == "1", 30)
     guests = [h.guests() for h in pool.hosts]
-    for relay, words in ((lab.through(NarrowRelay, 0)[0], "MTU"), (lab.through(DyingRelay)[0], "under load")):
-        P.refused(lambda r=relay: pool.api("VM.pool_migrate", vm, two, {"migrate_uri": f"tcp:127.0.0.1:{r.port}"}), CONTACT)
+    for port, words in ((lab.through(NarrowRelay, 0)[0].port, "MTU"), (dead_port("127.0.0.1"), "nobody listens")):
+        P.refused(lambda n=port: pool.api("VM.pool_migrate", vm, two, {"migrate_uri": f"tcp:127.0.0.1:{n}"}), CONTACT)
         assert words in causes(pool)[0], causes(pool)
         record = pool.api("VM.get_record", vm)
         assert (record["power_state"], record["resident_on"], record["current_operations"]) == ("Running", one, {}), record

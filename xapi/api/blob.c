@@ -30,14 +30,41 @@ struct error *api_blob_destroy(struct api_call *c, const struct api_blob_destroy
     return NULL;
 }
 
-struct error *api_VM_create_new_blob(struct api_call *c, const struct api_VM_create_new_blob_args *a, struct value *result_r)
+/* --- of an object: by name in its map ----------------------------------------------------------------------------- */
+static struct error *attach(struct api_call *c, unsigned class_id, const char *owner, unsigned field, const char *name, const char *mime_type, bool public,
+                            struct value *result_r)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     const char *ref;
 
-    TRY(make(c, txn, a->name, a->mime_type, a->public, &ref));
-    TRY(txn_map_add(txn, CLASS_VM, a->vm, F_VM_blobs, a->name, value_string(ref)));
+    TRY(make(c, txn, name, mime_type, public, &ref));
+    TRY(txn_map_add(txn, class_id, owner, field, name, value_string(ref)));
     TRY(txn_commit(txn, NULL));
     *result_r = value_string(ref);
     return NULL;
+}
+
+struct error *api_VM_create_new_blob(struct api_call *c, const struct api_VM_create_new_blob_args *a, struct value *result_r)
+{
+    return attach(c, CLASS_VM, a->vm, F_VM_blobs, a->name, a->mime_type, a->public, result_r);
+}
+
+struct error *api_host_create_new_blob(struct api_call *c, const struct api_host_create_new_blob_args *a, struct value *result_r)
+{
+    return attach(c, CLASS_host, a->host, F_host_blobs, a->name, a->mime_type, a->public, result_r);
+}
+
+struct error *api_SR_create_new_blob(struct api_call *c, const struct api_SR_create_new_blob_args *a, struct value *result_r)
+{
+    return attach(c, CLASS_SR, a->sr, F_SR_blobs, a->name, a->mime_type, a->public, result_r);
+}
+
+struct error *api_network_create_new_blob(struct api_call *c, const struct api_network_create_new_blob_args *a, struct value *result_r)
+{
+    return attach(c, CLASS_network, a->network, F_network_blobs, a->name, a->mime_type, a->public, result_r);
+}
+
+struct error *api_pool_create_new_blob(struct api_call *c, const struct api_pool_create_new_blob_args *a, struct value *result_r)
+{
+    return attach(c, CLASS_pool, a->pool, F_pool_blobs, a->name, a->mime_type, a->public, result_r);
 }

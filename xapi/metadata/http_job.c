@@ -110,6 +110,8 @@ static struct error *admit(struct http_job *j)
     if (j->kind->open)
         return NULL;
     TRY(e);
+    if (j->c.db != j->xapi->db && strcmp(http_request(j->x)->method, "PUT") == 0)
+        return err_operation_not_allowed(j->c.arena, "this session looks at a database that is not the pool's");
     return rbac_need(&j->c, j->kind->roles, j->kind->permission);
 }
 

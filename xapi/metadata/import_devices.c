@@ -101,12 +101,12 @@ static struct error *make_vgpu(struct importer *m, const struct imported_vm *vm,
 
 static struct error *make_vtpm(struct importer *m, const struct imported_vm *vm, const struct ova_object *o)
 {
-    const char *secret, *ref;
+    const char *secret, *ref, *uuid = ova_string(o, "uuid", "");
+    bool keep = m->in->restore && uuid_valid(uuid) && txn_by_uuid(m->txn, &model_classes[CLASS_VTPM], uuid) == NULL;
 
     TRY(vtpm_secret_make(m->txn, ova_string(o, VTPM_CONTENT, ""), &secret));
     const struct field_value changes[] = { { F_VTPM_VM, value_string(vm->ref) }, { F_VTPM_contents, value_string(secret) } };
-    return import_row(m, CLASS_VTPM, m->in->restore && uuid_valid(ova_string(o, "uuid", "")) ? ova_string(o, "uuid", "") : NULL, o, NULL, changes,
-                      ARRAY_LEN(changes), &ref);
+    return import_row(m, CLASS_VTPM, keep ? uuid : NULL, o, NULL, changes, ARRAY_LEN(changes), &ref);
 }
 
 struct error *import_devices(struct importer *m)

@@ -8,6 +8,10 @@
 #include "xapi/core/vm_metrics.h"
 #include "xapi/metadata/import.h"
 
+#define MEMORY_MAX (1ll << 50)
+#define VCPUS_MAX 65536
+#define SHADOW_MAX 1024.0
+
 static bool is_incoming(const struct importer *m, const struct imported_vm *vm) { return m->in->incoming != NULL && !vm->is_snapshot; }
 
 /* --- the VM itself ---------------------------------------------------------------------------------------------- */
@@ -56,6 +60,24 @@ static const char *known_state(const struct imported_vm *vm)
     return model_enum_has(field->type->enum_info, vm->sent) ? vm->sent : "Halted";
 }
 
+/* What follows from the numbers is computed from them: they must be such that it can be. */
+static struct error *check_numbers(struct importer *m, const struct imported_vm *vm)
+{
+    static const unsigned memory[] = { F_VM_memory_static_min, F_VM_memory_dynamic_min, F_VM_memory_dynamic_max, F_VM_memory_static_max };
+    const struct field_info *fields = model_classes[CLASS_VM].fields;
+    struct value v;
+    bool good = true;
+
+    for (unsigned i = 0; i < ARRAY_LEN(memory); i++)
+        if (ova_field(m->c->arena, vm->object, &fields[memory[i]], &v))
+            good &= v.i >= 0 && v.i <= MEMORY_MAX;
+    if (ova_field(m->c->arena, vm->object, &fields[F_VM_VCPUs_max], &v))
+        good &= v.i >= 0 && v.i <= VCPUS_MAX;
+    if (ova_field(m->c->arena, vm->object, &fields[F_VM_HVM_shadow_multiplier], &v))
+        good &= v.f >= 0 && v.f <= SHADOW_MAX;
+    return good ? NULL : err_import_error(m->c->arena, "memory or processors of a VM make no sense");
+}
+
 struct error *import_vm_make(struct importer *m, struct imported_vm *vm)
 {
     /* what the VM is doing, and what belongs to the pool that it came from */
@@ -70,6 +92,7 @@ struct error *import_vm_make(struct importer *m, struct imported_vm *vm)
         { F_VM_blobs, vm->replaces != NULL ? value_dup(m->c->arena, row_value(vm->replaces, F_VM_blobs)) : none },
     };
 
+    TRY(check_numbers(m, vm));
     TRY(import_row(m, CLASS_VM, m->in->restore ? ova_string(vm->object, "uuid", "") : NULL, vm->object, skip, changes, ARRAY_LEN(changes), &vm->ref));
     return vm_memory_overhead_update(m->txn, vm->ref);
 }
@@ -121,9 +144,9 @@ static struct error *link_past(struct importer *m, const struct imported_vm *vm)
 {
     const char *of = import_ref(m, ova_string(vm->object, "snapshot_of", "")), *parent = import_ref(m, ova_string(vm->object, "parent", ""));
 
-    if (parent != NULL)
+    if (parent != NULL && strcmp(parent, vm->ref) != 0)
         TRY(txn_set_string(m->txn, CLASS_VM, vm->ref, F_VM_parent, parent));
-    if (of == NULL)
+    if (of == NULL || !vm->is_snapshot || strcmp(of, vm->ref) == 0)
         return NULL;
     TRY(txn_set_string(m->txn, CLASS_VM, vm->ref, F_VM_snapshot_of, of));
     return link_metadata(m, vm, of);

@@ -178,11 +178,16 @@ char *credential_cookie(struct arena *a, const char *key)
     return arena_printf(a, "migration_key=%s", key);
 }
 
+static bool is_pools(struct xapi *xapi, const struct credential *o)
+{
+    return o->pool_secret != NULL && xapi->pool_secret != NULL && secret_equal(o->pool_secret, xapi->pool_secret);
+}
+
 struct error *credential_check(struct call *c, struct xapi *xapi, const struct credential *o)
 {
     struct error *e = NULL;
 
-    if (o->pool_secret != NULL && xapi->pool_secret != NULL && secret_equal(o->pool_secret, xapi->pool_secret))
+    if (is_pools(xapi, o))
         return NULL;
     if (o->key != NULL && uuid_valid(o->key)) {
         e = key_admitted(c, xapi, o->key);
@@ -192,6 +197,16 @@ struct error *credential_check(struct call *c, struct xapi *xapi, const struct c
     if (o->session != NULL)
         return session_admitted(c, xapi, o->session);
     return e != NULL ? e : err_session_authentication_failed(c->arena);
+}
+
+/* What needs no asking: never blocks. */
+static bool good_already(struct call *c, struct xapi *xapi, const struct credential *o)
+{
+    if (is_pools(xapi, o) || (o->key != NULL && known(xapi, arena_printf(c->arena, "key %s", o->key))))
+        return true;
+    if (o->session == NULL)
+        return false;
+    return xapi->is_coordinator ? session_check(c, xapi, o->session) == NULL : known(xapi, arena_printf(c->arena, "session %s", o->session));
 }
 
 /* --- /services/xenops ---------------------------------------------------------------------------------------------- */
@@ -239,9 +254,16 @@ void credentials_http_xenops(struct http_exchange *exchange, void *ctx)
         reply(exchange, 403, "Migrations are talked about over TLS.\n");
         return;
     }
+    struct call c = { .arena = http_arena(exchange), .clock = xapi->clock, .id = "xenops" };
+    struct credential offer;
+    credential_read(c.arena, http, &offer);
+    if (good_already(&c, xapi, &offer)) {
+        agent_serve(exchange, xapi, true);
+        return;
+    }
     struct post *p = xcalloc(1, sizeof *p);
     *p = (struct post){ xapi, exchange };
-    if (work_pool_post(xapi->peer_workers, post_serve, p))
+    if (work_pool_post(xapi->login_workers, post_serve, p)) /* strangers keep nobody waiting but each other */
         return;
     xfree(p);
     reply(exchange, 503, "");

@@ -12,7 +12,7 @@
 LOG_MODULE(disk_move);
 
 #define KIND "VDI.pool_migrate"
-#define EVERY_MS 60000
+#define EVERY_MS 5000
 #define ROWS_MAX 10000
 
 static const char *field(struct api_call *c, unsigned class_id, const char *ref, unsigned f)

@@ -11,7 +11,7 @@ NODISCARD struct error *disk_ledger_begin(struct api_call *, const char *id, con
 /* After it; failure NULL: success. Errors are logged. */
 void disk_ledger_end(struct api_call *, const char *id, const struct error *failure);
 
-/* Once the coordinator serves, and then every minute: moves that an earlier life left unfinished and that their own recovery
+/* Once the coordinator serves, and then every few seconds: moves that an earlier life left unfinished and that their own recovery
  * (disk_move.h) has settled meanwhile get their end here. */
 void disk_ledger_start(struct xapi *);
 

@@ -46,7 +46,7 @@ static struct error *mapped(struct planner *p, const char *vdi, const struct sr_
     *sr_r = sr_there_by_ref(&p->there, ref);
     if (*sr_r == NULL)
         return err_handle_invalid(p->c->arena, "SR", ref);
-    return (*sr_r)->has_pbd ? NULL : err_vm_requires_sr(p->c->arena, p->m->vm, ref);
+    return (*sr_r)->pbd != NULL ? NULL : err_vm_requires_sr(p->c->arena, p->m->vm, ref);
 }
 
 static const struct sr_there *plugged(const struct sr_there *sr)

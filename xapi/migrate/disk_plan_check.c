@@ -125,8 +125,8 @@ static struct error *plain_in(struct api_call *c, const struct move *m, const st
     return NULL;
 }
 
-/* As sr_room_check, of an SR whose record is all that is known. */
-static struct error *remote_room(struct api_call *c, const struct sr_there *to, int64_t plain)
+/* As sr_room_check, of an SR whose record is all that is known: another pool's, or one that is not plugged yet. */
+static struct error *recorded_room(struct api_call *c, const struct sr_there *to, int64_t plain)
 {
     int64_t available = to->physical_size > 0 ? to->physical_size - to->physical_utilisation : INT64_MAX;
     int64_t factor = config_int(c->xapi->config, "sr-room-copy-factor"), wanted = plain > INT64_MAX / factor ? INT64_MAX : plain * factor;
@@ -134,7 +134,7 @@ static struct error *remote_room(struct api_call *c, const struct sr_there *to, 
     if (wanted <= available)
         return NULL;
     if (plain <= available && !config_bool(c->xapi->config, "sr-room-strict")) {
-        log_warn("a copy on SR %s of the other pool may need %" PRId64 " bytes, %" PRId64 " are free", to->uuid, wanted, available);
+        log_warn("a copy on SR %s may need %" PRId64 " bytes, %" PRId64 " are free", to->uuid, wanted, available);
         return NULL;
     }
     return err_sr_full(c->arena, arena_printf(c->arena, "%" PRId64, plain <= available ? wanted : plain),
@@ -151,7 +151,8 @@ struct error *disk_plan_check_room(struct api_call *c, const struct move *m)
         TRY(plain_in(c, m, &there.srs[i], &plain));
         if (plain == 0)
             continue;
-        TRY(m->destination.peer != NULL ? remote_room(c, &there.srs[i], plain) : sr_room_check(c, there.srs[i].ref, SR_ROOM_COPY, plain));
+        bool here = m->destination.peer == NULL && there.srs[i].attached;
+        TRY(here ? sr_room_check(c, there.srs[i].ref, SR_ROOM_COPY, plain) : recorded_room(c, &there.srs[i], plain));
     }
     return NULL;
 }

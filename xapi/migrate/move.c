@@ -160,6 +160,7 @@ static struct error *step_commit(struct mover *mv)
 
 static struct error *step_clean(struct mover *mv)
 {
+    TRY(move_note_put(&mv->calm, mv->m, "clean"));
     return move_source_clean(&mv->calm, mv->m);
 }
 

@@ -90,15 +90,27 @@ static struct error *complete(struct api_call *c, struct move *m)
     m->final_power = power;
     TRY(move_note_put(c, m, "commit"));
     TRY(move_source_commit(c, m, power, m->final_domid));
+    TRY(move_note_put(c, m, "clean"));
+    return NULL;
+}
+
+static struct error *clean(struct api_call *c, struct move *m)
+{
     TRY(move_source_clean(c, m));
     end(c, m, "success", "", "completed: the VM is at its destination");
     return NULL;
 }
 
+static enum move_outcome outcome_of(struct api_call *c, const struct ledger_row *row, const struct move *m)
+{
+    if (strcmp(row->stage, "commit") == 0 || strcmp(row->stage, "clean") == 0)
+        return MOVE_COMMITTED;
+    return strcmp(row->stage, "open") == 0 ? MOVE_ABORTED : move_outcome(c, m, false);
+}
+
 static void settle(struct api_call *c, const struct ledger_row *row, struct move *m)
 {
-    enum move_outcome outcome = strcmp(row->stage, "commit") == 0 ? MOVE_COMMITTED : strcmp(row->stage, "open") == 0 ? MOVE_ABORTED
-                                                                                                                    : move_outcome(c, m, false);
+    enum move_outcome outcome = outcome_of(c, row, m);
     if (outcome == MOVE_UNKNOWN || outcome == MOVE_PENDING) {
         log_info("what became of migration %s of VM %s is not known yet", m->id, m->vm_uuid);
         return;
@@ -107,7 +119,9 @@ static void settle(struct api_call *c, const struct ledger_row *row, struct move
         roll_back(c, m);
         return;
     }
-    struct error *e = complete(c, m);
+    struct error *e = strcmp(row->stage, "clean") == 0 ? NULL : complete(c, m);
+    if (e == NULL)
+        e = clean(c, m);
     if (e != NULL)
         log_warn("migration %s is done, but not all is written down or cleared up yet: %s", m->id, error_text(c->arena, e));
 }
@@ -129,6 +143,14 @@ static bool mark(struct api_call *c, const struct ledger_row *row, const struct 
     return e == NULL && taken;
 }
 
+/* Once its rows are written a VM of this pool is as any other, whatever is still to be cleared up; one that has left must not
+ * be touched until its record is gone. */
+static bool needs_mark(const struct ledger_row *row, const struct move *m)
+{
+    bool leaves = m->destination.ops != &destination_local && !m->options.copy && !m->options.keep_source;
+    return strcmp(row->stage, "done") != 0 && (leaves || strcmp(row->stage, "clean") != 0);
+}
+
 static bool ours(const struct ledger_row *row)
 {
     return row->side == LEDGER_OUT && strcmp(row->stage, "queued") != 0 && strcmp(row->kind, "VDI.pool_migrate") != 0;
@@ -139,7 +161,7 @@ static void recover(struct xapi *xapi, const struct ledger_row *row)
     AUTO_ARENA arena = arena_new();
     struct api_call c;
     struct move m;
-    bool done = false;
+    bool found = false;
     struct ledger_row now;
     if (!ours(row) || move_is_active(xapi, row->id))
         return;
@@ -151,10 +173,10 @@ static void recover(struct xapi *xapi, const struct ledger_row *row)
     }
     call_of(&c, xapi, arena, row->id);
     struct call *outer = call_enter(&c.call);
-    if (mark(&c, row, &m)) { /* else another call has it: the next round */
+    if (!needs_mark(row, &m) || mark(&c, row, &m)) { /* else another call has it: the next round */
         settle(&c, row, &m);
-        done = ledger_get(arena, xapi->ledger, row->id, LEDGER_OUT, &now, &done) == NULL && strcmp(now.stage, "done") == 0;
-        if (done && db_get(c.db, arena, &model_classes[CLASS_VM], m.vm) != NULL)
+        struct error *e = ledger_get(arena, xapi->ledger, row->id, LEDGER_OUT, &now, &found);
+        if (e == NULL && found && !needs_mark(&now, &m) && db_get(c.db, arena, &model_classes[CLASS_VM], m.vm) != NULL)
             operation_end(&c, CLASS_VM, m.vm, row->kind);
     }
     call_enter(outer);
@@ -237,7 +259,7 @@ static void mark_first(struct xapi *xapi, const struct ledger_row *row)
     if (!ours(row) || !move_note_read(arena, row, &m))
         return;
     call_of(&c, xapi, arena, row->id);
-    if (!mark(&c, row, &m))
+    if (needs_mark(row, &m) && !mark(&c, row, &m))
         log_warn("VM %s, in mid-migration, could not be marked", row->vm_uuid);
 }
 

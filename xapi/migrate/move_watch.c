@@ -57,7 +57,8 @@ static void note_prediction(struct move_watch *w, struct api_call *c, const stru
     if (w->predicted || value_get_int(status, "predicted_blackout_us", 0) <= 0)
         return;
     for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
-        value_dict_add(c->arena, &facts, keys[i], value_string(move_note_text(c->arena, value_get(status, keys[i]))));
+        if (value_get_int(status, keys[i], -1) > 0) /* -1: not known */
+            value_dict_add(c->arena, &facts, keys[i], value_string(move_note_text(c->arena, value_get(status, keys[i]))));
     struct value v = value_dict_value(&facts);
     struct error *e = ledger_add_facts(c->arena, c->xapi->ledger, w->move->id, LEDGER_OUT, &v);
     if (e != NULL)
@@ -77,6 +78,8 @@ static void look(struct move_watch *w, struct api_call *c)
     }
     for (unsigned i = 0; i < ARRAY_LEN(shown); i++) {
         const char *text = move_note_text(c->arena, value_get(&status, shown[i]));
+        if (strcmp(shown[i], "will_not_converge") == 0 && text != NULL && strcmp(text, "false") == 0)
+            text = ""; /* said only where it is so */
         if (text != NULL)
             value_dict_add(c->arena, &notes, shown[i], value_string(text));
     }

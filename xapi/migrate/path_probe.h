@@ -43,6 +43,10 @@ NODISCARD struct error *path_echo(struct path *, struct path_facts *);
  * ones do, the cause names the MTU. */
 NODISCARD struct error *path_sample(struct path *, struct path_facts *);
 
+/* The server's half once the handshake is over, until the peer closes (-EPIPE) or asks for what it may not (-EPROTO): 'bytes'
+ * each way. Blocks: watch it. */
+NODISCARD int path_serve(struct byte_stream *, int64_t bytes);
+
 /* A failure as a verb's answer, so that its cause travels too: { failed, code, params, cause }. */
 struct value path_failure_value(struct arena *, enum path_test, const struct error *);
 /* NULL where an answer is none of those; 'before' is said in front of the cause. */

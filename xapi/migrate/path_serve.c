@@ -16,18 +16,19 @@ LOG_MODULE(preflight);
 #define SILENCE_MS 20000
 #define MOST_MS 120000
 
-struct sample { struct xapi *xapi; int64_t there, back; struct migration_worker worker; };
+/* What may still be asked for. */
+struct allowance { int64_t there, back; };
 
-static int swallow(struct sample *s, struct byte_stream *stream, uint64_t n, uint8_t *buffer)
+static int swallow(struct allowance *left, struct byte_stream *stream, uint64_t n, uint8_t *buffer)
 {
-    if (n > PATH_CHUNK_MAX || (s->there -= (int64_t)n) < 0)
+    if (n > PATH_CHUNK_MAX || (left->there -= (int64_t)n) < 0)
         return -EPROTO;
     return bytes_read_all(stream, buffer, n);
 }
 
-static int produce(struct sample *s, struct byte_stream *stream, uint64_t n, const uint8_t *buffer)
+static int produce(struct allowance *left, struct byte_stream *stream, uint64_t n, const uint8_t *buffer)
 {
-    if (n > PATH_CHUNK_MAX || (s->back -= (int64_t)n) < 0)
+    if (n > PATH_CHUNK_MAX || (left->back -= (int64_t)n) < 0)
         return -EPROTO;
     return bytes_write(stream, buffer, n);
 }
@@ -40,22 +41,37 @@ static int answer(struct byte_stream *stream, uint64_t nonce)
     return bytes_write(stream, bytes, sizeof bytes);
 }
 
-/* Until the peer closes, or asks for what it may not. */
-static int serve(struct sample *s, struct byte_stream *stream)
+static int serve_one(struct allowance *left, struct byte_stream *stream, uint8_t *buffer)
 {
-    uint8_t *buffer = xcalloc(1, PATH_CHUNK_MAX);
     uint8_t head[PATH_REQUEST];
-    int r = 0;
-    while (r == 0) {
-        r = bytes_read_all(stream, head, sizeof head);
-        if (r != 0)
-            break;
-        uint64_t n = path_get64(head + 1);
-        r = head[0] == 'E' ? answer(stream, n) : head[0] == 'U' ? swallow(s, stream, n, buffer) : head[0] == 'D' ? produce(s, stream, n, buffer) : -EPROTO;
+    int r = bytes_read_all(stream, head, sizeof head);
+    if (r != 0)
+        return r;
+    uint64_t n = path_get64(head + 1);
+    switch (head[0]) {
+    case 'E':
+        return answer(stream, n);
+    case 'U':
+        return swallow(left, stream, n, buffer);
+    case 'D':
+        return produce(left, stream, n, buffer);
+    default:
+        return -EPROTO;
     }
+}
+
+int path_serve(struct byte_stream *stream, int64_t bytes)
+{
+    struct allowance left = { bytes, bytes };
+    uint8_t *buffer = xcalloc(1, PATH_CHUNK_MAX);
+    int r = 0;
+    while (r == 0)
+        r = serve_one(&left, stream, buffer);
     xfree(buffer);
     return r;
 }
+
+struct sample { struct xapi *xapi; int64_t bytes; struct migration_worker worker; };
 
 static void sample_run(struct http_exchange *x, struct byte_stream *stream, void *ctx)
 {
@@ -73,7 +89,7 @@ static void sample_run(struct http_exchange *x, struct byte_stream *stream, void
         log_warn_rl("a sample for %s is refused: %s", http_request(x)->peer, error_text(a, e));
     int r = handshake_send(stream, e);
     if (r == 0 && e == NULL)
-        r = serve(s, stream);
+        r = path_serve(stream, s->bytes);
     if (r == -EPROTO)
         log_warn_rl("%s asked for a sample in a way that is none", http_request(x)->peer);
     (void)path_watch_stop(watch);
@@ -105,7 +121,7 @@ void preflight_http_sample(struct http_exchange *x, void *ctx)
         return;
     }
     struct sample *s = xcalloc(1, sizeof *s);
-    *s = (struct sample){ .xapi = xapi, .there = bytes, .back = bytes };
+    *s = (struct sample){ .xapi = xapi, .bytes = bytes };
     if (migrations_enter(xapi->migrations, &s->worker)) {
         http_takeover(x, sample_run, s);
         return;

@@ -222,8 +222,8 @@ static void announce(struct call *c, struct migrations *m, struct incoming *in, 
         log_debug("migration %s: the source did not hear the report", in->id);
 }
 
-/* The pages that were left out follow on mem stream 0, while the guest runs. */
-static void receive_pages(struct call *c, struct migrations *m, struct incoming *in)
+/* The pages that were left out follow on mem stream 0, while the guest runs. The source hears what came of it. */
+static void receive_pages(struct call *c, struct migrations *m, struct incoming *in, struct byte_stream *vm)
 {
     int64_t bytes = 0;
 
@@ -237,6 +237,8 @@ static void receive_pages(struct call *c, struct migrations *m, struct incoming 
                 error_text(c->arena, e));
     else
         log_info("migration %s: %lld bytes of memory followed the guest", in->id, (long long)bytes);
+    if (handshake_send(vm, e) != 0)
+        log_debug("migration %s: the source did not hear of it", in->id);
 }
 
 /* COMMITTED is durable: from here the guest lives on this host, whatever the stream does. */
@@ -254,7 +256,7 @@ static void run_committed(struct call *c, struct migrations *m, struct incoming 
     if (e == NULL)
         announce(c, m, in, w, vm);
     if (e == NULL && postcopy)
-        receive_pages(c, m, in);
+        receive_pages(c, m, in, vm);
     if (e != NULL && !gone(c, m, in))
         e = run_until(c, m, in, -1);
     struct error *j = e == NULL || gone(c, m, in) ? incoming_note(c->arena, m, in, JOURNAL_RUNNING) : NULL;

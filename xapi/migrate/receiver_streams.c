@@ -56,6 +56,15 @@ static void set_reading(struct migrations *m, struct incoming *in, struct byte_s
         bytes_abort(stream);
 }
 
+/* Behind the image the blocks end, and the connections are somebody else's again. */
+static struct error *end_of_blocks(struct call *c, struct byte_stream *fan)
+{
+    char more;
+    ssize_t n = bytes_read(fan, &more, 1);
+
+    return n == 0 ? NULL : err_internal(c->arena, "memory stream: %s", n > 0 ? "bytes behind the image" : strerror((int)-n));
+}
+
 /* What was wrong with the blocks says more than that they could not be read. */
 static struct error *restore_fanned(struct call *c, struct migrations *m, struct incoming *in, const struct put_words *w,
                                     struct byte_stream *const streams[FAN_MAX])
@@ -64,6 +73,8 @@ static struct error *restore_fanned(struct call *c, struct migrations *m, struct
 
     set_reading(m, in, fan);
     struct error *e = xenops_restore(c, m->xapi->xenops, in->temp, &in->spec, fan);
+    if (e == NULL)
+        e = end_of_blocks(c, fan);
     set_reading(m, in, NULL);
     if (e != NULL && fan_in_fault(fan) != NULL)
         e = err_internal(c->arena, "memory stream: %s", fan_in_fault(fan));

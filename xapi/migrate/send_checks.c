@@ -11,6 +11,7 @@
 #include "xapi/metadata/metadata.h"
 #include "xapi/migrate/disk_plan.h"
 #include "xapi/migrate/move_rules.h"
+#include "xapi/migrate/sr_there.h"
 
 struct checks {
     struct api_call *c;
@@ -320,5 +321,8 @@ struct error *send_checks(struct api_call *c, const struct send_request *r, bool
     if (sending)
         TRY(check_sender(&k));
     TRY(disk_plan_check_room(c, m));
-    return sending ? settle_target(&k) : NULL;
+    if (!sending)
+        return NULL;
+    TRY(settle_target(&k));
+    return srs_there_plug(c, m);
 }

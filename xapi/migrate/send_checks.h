@@ -11,9 +11,10 @@ struct send_request {
 };
 /* Makes the move's description: vm_uuid, guest (a paused VM counts as running, with options.paused), from (when sending),
  * destination (targets without cookie; peer open), disks, vifs, vgpus, options; id and key where they are NULL. Nothing is
- * changed anywhere. 'sending': also what only the sender checks (specs §1.5 1–10), else only assert_can_migrate's; room for
- * the disks in both. A remote destination's dry run of the metadata import is part of it. *eject_r: VBDs whose CD is to be
- * ejected before. Blocks: another pool is asked. */
+ * changed anywhere, but when sending the SRs that disks go to are plugged on the destination host (specs §1.5).
+ * 'sending': also what only the sender checks (specs §1.5 1–10), else only assert_can_migrate's; room for the disks in both. A
+ * remote destination's dry run of the metadata import is part of it. *eject_r: VBDs whose CD is to be ejected before.
+ * Blocks: another pool is asked. */
 NODISCARD struct error *send_checks(struct api_call *, const struct send_request *, bool sending, struct move *, const char *const **eject_r,
                                     unsigned *n_eject_r);
 

@@ -211,7 +211,8 @@ static struct error *send_pages(struct sender *s)
     int r = s->confirmed[0] != NULL ? confirm_wait(s->confirmed[0], 0, -1, LAST_BYTES_MS) : 0;
     if (r != 0)
         return sender_contact_failed(s, "before the pages that follow", r);
-    return xenops_postcopy_send(&s->steady, s->m->xapi->xenops, s->source_temp, s->raw[0], &s->postcopy_bytes);
+    TRY(xenops_postcopy_send(&s->steady, s->m->xapi->xenops, s->source_temp, s->raw[0], &s->postcopy_bytes));
+    return sender_expect(s, s->vm, "waiting for the destination to have all of the memory", RESTORE_MS, false);
 }
 
 struct error *sender_step_pages(struct sender *s)

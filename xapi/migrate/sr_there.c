@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "rpc/base/uuid.h"
+#include "xapi/pool/sr_rows.h"
 
 /* --- this pool ----------------------------------------------------------------------------------------------------- */
 static void local_pbds(struct api_call *c, const char *host, const struct row *sr, struct sr_there *s)
@@ -13,8 +14,8 @@ static void local_pbds(struct api_call *c, const char *host, const struct row *s
         const struct row *pbd = db_get(c->db, c->arena, &model_classes[CLASS_PBD], pbds->items[i].s);
         if (pbd == NULL || strcmp(row_string(pbd, F_PBD_host), host) != 0)
             continue;
-        s->has_pbd = true;
-        s->attached |= row_bool(pbd, F_PBD_currently_attached);
+        s->pbd = pbd->ref;
+        s->attached = row_bool(pbd, F_PBD_currently_attached);
     }
 }
 
@@ -61,8 +62,8 @@ static void remote_pbds(const struct value *pbds, const char *host, struct sr_th
         const struct value *pbd = &pbds->members[i].value;
         if (strcmp(value_get_string(pbd, "SR", ""), s->ref) != 0 || strcmp(value_get_string(pbd, "host", ""), host) != 0)
             continue;
-        s->has_pbd = true;
-        s->attached |= value_get_bool(pbd, "currently_attached", false);
+        s->pbd = pbds->members[i].name;
+        s->attached = value_get_bool(pbd, "currently_attached", false);
     }
 }
 
@@ -114,6 +115,32 @@ struct error *srs_there_read(struct api_call *c, const struct move *m, struct sr
 {
     *t = (struct srs_there){ 0 };
     return m->destination.peer != NULL ? read_remote(c, m, t) : read_local(c, m, t);
+}
+
+static struct error *plug(struct api_call *c, const struct move *m, const struct sr_there *s)
+{
+    struct value param = value_string(s->pbd), ignored;
+
+    return m->destination.peer != NULL ? peer_pool_call(c, m->destination.peer, "PBD.plug", &param, 1, &ignored) : pbd_plug(c, s->pbd, false);
+}
+
+static bool is_wanted(const struct move *m, const struct sr_there *s)
+{
+    for (unsigned i = 0; i < m->n_disks; i++)
+        if (m->disks[i].target_sr != NULL && strcmp(m->disks[i].target_sr, s->ref) == 0)
+            return true;
+    return false;
+}
+
+struct error *srs_there_plug(struct api_call *c, const struct move *m)
+{
+    struct srs_there there;
+
+    TRY(srs_there_read(c, m, &there));
+    for (unsigned i = 0; i < there.n; i++)
+        if (!there.srs[i].attached && there.srs[i].pbd != NULL && is_wanted(m, &there.srs[i]))
+            TRY(plug(c, m, &there.srs[i]));
+    return NULL;
 }
 
 /* --- asking -------------------------------------------------------------------------------------------------------- */

@@ -8,7 +8,8 @@
 struct sr_there {
     const char *ref, *uuid, *name, *type;
     int64_t physical_size, physical_utilisation; /* bytes; size 0: unknown */
-    bool has_pbd, attached;        /* on the destination host: at all, and plugged */
+    const char *pbd;               /* its link to the destination host; NULL: none */
+    bool attached;                 /* that is plugged */
     const struct value *features;  /* map by name; NULL: the type has no driver there */
     const struct value *formats;   /* set of image formats; NULL: it does not say */
 };
@@ -25,6 +26,8 @@ const struct sr_there *sr_there_by_uuid(const struct srs_there *, const char *uu
 /* One of that name and type that is plugged. */
 const struct sr_there *sr_there_like(const struct srs_there *, const char *name, const char *type);
 bool sr_there_can(const struct sr_there *, const char *feature);
+/* Plugs the SRs that the move's disks go to, where they are not. Blocks. PBD.plug's errors. */
+NODISCARD struct error *srs_there_plug(struct api_call *, const struct move *);
 /* Can a disk be of that format there? What the driver says, else what is known of SRs of its type. */
 bool sr_there_takes(const struct sr_there *, const char *format);
 

@@ -18,7 +18,7 @@
  *   S -> D  #3 GO on vm
  *   D       journal COMMITTED (fsync)   <- the commit point
  *   D -> S  COMMITTED on vm, then unpauses;  D -> S  #4 on vm: it runs
- *   S -> D  post-copy only: the missing pages on mem stream 0
+ *   S -> D  post-copy only: the missing pages on mem stream 0;  D -> S  on vm: all are there (or the error)
  *   S       journal DONE, destroys its suspended domain
  *
  * What we add is negotiated: the answer to migrate.prepare offers { streams: most, compress: ["zstd"], extras: ["confirm",

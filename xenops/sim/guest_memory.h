@@ -6,8 +6,8 @@
  *   GUEST_PUBLISHED_AT     "key=value" lines, guarded by control->published_seq (odd: being written)
  *   GUEST_BITMAP_AT        one bit per page
  *
- * In post-copy RAM has holes that the guest must not fill by touching them: it registers them with userfaultfd, and
- * the toolstack, which holds the same descriptor, puts the pages in place.
+ * In post-copy RAM has pages that are stale or not there: the guest registers it with userfaultfd, and the toolstack,
+ * which holds the same descriptor, shows it the pages as they come.
  *
  * Order of a store: (1) the whole page, (2) its dirty bit (release), (3) the witness. A reader clears
  * the bit (acquire) before it reads the page, so a page it saw torn is dirty again. */
@@ -70,6 +70,7 @@ struct guest_control {
     _Atomic uint32_t postcopy;      /* toolstack: enum guest_postcopy */
     _Atomic uint64_t postcopy_left; /* toolstack: pages to come, or to go */
     _Atomic uint64_t postcopy_stall_us; /* toolstack: the longest wait for a page */
+    _Atomic uint64_t stood_us;      /* guest: from the last tick before its last suspension to the first after it */
     _Atomic int64_t clock_step_us;  /* guest: how its wall clock jumped when it was last restored */
 };
 _Static_assert(sizeof(struct guest_control) <= GUEST_PUBLISHED_AT, "control page");

@@ -147,8 +147,8 @@ void sim_busy_cancel(struct sim_host *, struct sim_domain *);            /* the 
 /* postcopy.c */
 /* "… cannot now": VM_BAD_POWER_STATE [running; postcopy] of a domain that is in the middle of it. */
 NODISCARD struct error *sim_postcopy_refuse(struct call *, const struct sim_domain *, const char *expected);
-/* Before LOAD: what came of the missing pages is dropped. Takes a copy of the bitmap. */
-NODISCARD struct error *sim_postcopy_prepare(struct call *, struct sim_domain *, const uint64_t *missing, uint64_t n_missing);
+/* Before LOAD: keeps a copy of the bitmap. */
+void sim_postcopy_prepare(struct sim_domain *, const uint64_t *missing, uint64_t n_missing);
 /* After LOAD: the guest's userfaultfd. */
 NODISCARD struct error *sim_postcopy_attach(struct call *, struct sim_domain *);
 /* VERIFY or FILLED, with the guest's own words when it finds something else than it wrote. */

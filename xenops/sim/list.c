@@ -56,6 +56,7 @@ static struct value guest_data(struct call *c, struct guest_control *k)
     add_number(c, &d, "sim/disk_errors", atomic_load(&k->disk_errors));
     add_number(c, &d, "sim/ticks", atomic_load(&k->ticks));
     add_number(c, &d, "sim/blackout_us", atomic_load(&k->blackout_us));
+    add_number(c, &d, "sim/stood_us", atomic_load(&k->stood_us));
     value_dict_add(c->arena, &d, "sim/clock_step_us", value_string(arena_printf(c->arena, "%lld", (long long)atomic_load(&k->clock_step_us))));
     add_postcopy(c, &d, k);
     add_number(c, &d, "sim/verify_us", atomic_load(&k->verify_us));

@@ -1,10 +1,13 @@
-/* Post-copy of a simulated guest (xenops/stream/postcopy.h): its pages are put in place through the userfaultfd that it made
- * for its RAM, by this process. */
+/* Post-copy of a simulated guest (xenops/stream/postcopy.h).
+ *
+ * The guest has registered its RAM with a userfaultfd for missing and minor faults before it touched any of it: whatever is
+ * in the file behind it, no page is seen before this process, which holds the same descriptor, lets it be seen. A page that
+ * comes is stored over its stale version through a mapping of our own, then shown: dropping stale ones beforehand would cost
+ * microseconds each while the guest stands. */
 #include "xenops/stream/postcopy.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +28,7 @@ LOG_MODULE(sim);
 bool sim_postcopy_ready(void *host)
 {
     AUTO_FD fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-    struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
+    struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM };
 
     return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
 }
@@ -39,33 +42,15 @@ struct error *sim_postcopy_refuse(struct call *c, const struct sim_domain *d, co
 
 /* --- restoring --- */
 
-/* Where the next missing page at or after 'from' is; n_pages when there is none. */
-static uint64_t next_page(const uint64_t *bits, uint64_t n_pages, uint64_t from, bool set)
+void sim_postcopy_prepare(struct sim_domain *d, const uint64_t *missing, uint64_t n_missing)
 {
-    while (from < n_pages) {
-        uint64_t word = (set ? bits[from / 64] : ~bits[from / 64]) >> (from % 64);
-        if (word != 0)
-            return from + (uint64_t)__builtin_ctzll(word) < n_pages ? from + (uint64_t)__builtin_ctzll(word) : n_pages;
-        from = (from / 64 + 1) * 64;
-    }
-    return n_pages;
-}
+    size_t size = POSTCOPY_WORDS(d->n_pages) * sizeof(uint64_t);
 
-struct error *sim_postcopy_prepare(struct call *c, struct sim_domain *d, const uint64_t *missing, uint64_t n_missing)
-{
-    uint64_t n = d->n_pages;
-
-    for (uint64_t from = next_page(missing, n, 0, true), to; from < n; from = next_page(missing, n, to, true)) {
-        to = next_page(missing, n, from, false);
-        if (fallocate(d->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(from * GUEST_PAGE), (off_t)((to - from) * GUEST_PAGE)) < 0)
-            return err_internal(c->arena, "guest %d: stale pages cannot be dropped: %s", d->domid, strerror(errno));
-    }
     xfree(d->missing);
-    d->missing = xcalloc(POSTCOPY_WORDS(n), sizeof(uint64_t));
-    memcpy(d->missing, missing, POSTCOPY_WORDS(n) * sizeof(uint64_t));
+    d->missing = xcalloc(1, size);
+    memcpy(d->missing, missing, size);
     atomic_store(&d->control->postcopy_left, n_missing);
     atomic_store(&d->control->postcopy, GUEST_POSTCOPY_FILLING);
-    return NULL;
 }
 
 struct error *sim_postcopy_attach(struct call *c, struct sim_domain *d)
@@ -108,6 +93,7 @@ struct error *sim_postcopy_send(struct call *c, void *host, const char *uuid, st
 
 struct filling {
     struct sim_domain *domain;
+    uint8_t *memory; /* our mapping of its RAM */
     int wait_fd; /* epoll: faults, or the end of the guest */
 };
 
@@ -158,17 +144,38 @@ static int wake(const struct sim_domain *d, uint64_t pfn)
     return ioctl(d->faults_fd, UFFDIO_WAKE, &r) < 0 ? -errno : 0;
 }
 
+/* Shows n pages that are in the file. *shown_r of them, or -errno: -EEXIST is seen already, -EFAULT is not in the file. */
+static int show(const struct sim_domain *d, uint64_t pfn, uint64_t n, uint64_t *shown_r)
+{
+    struct uffdio_continue c = { .range = { .start = d->guest_ram + pfn * GUEST_PAGE, .len = n * GUEST_PAGE } };
+
+    for (;;) {
+        if (ioctl(d->faults_fd, UFFDIO_CONTINUE, &c) == 0 || (errno == EAGAIN && c.mapped > 0)) {
+            *shown_r = (uint64_t)c.mapped / GUEST_PAGE;
+            return 0;
+        }
+        if (errno != EAGAIN)
+            return -errno;
+    }
+}
+
+/* It is shown together with those after it that have come, too: most will be touched soon. */
 static int settle(void *ctx, uint64_t pfn)
 {
     const struct filling *f = ctx;
-    struct uffdio_zeropage z = { .range = { .start = f->domain->guest_ram + pfn * GUEST_PAGE, .len = GUEST_PAGE } };
+    const struct sim_domain *d = f->domain;
+    struct uffdio_zeropage z = { .range = { .start = d->guest_ram + pfn * GUEST_PAGE, .len = GUEST_PAGE } };
+    uint64_t later = d->missing[pfn / 64] >> (pfn % 64), n = later != 0 ? (uint64_t)__builtin_ctzll(later) : 64 - pfn % 64;
 
     for (;;) {
-        if (ioctl(f->domain->faults_fd, UFFDIO_ZEROPAGE, &z) == 0)
+        int rc = show(d, pfn, n < d->n_pages - pfn ? n : d->n_pages - pfn, &n);
+        if (rc == -EEXIST)
+            return wake(d, pfn);
+        if (rc != -EFAULT)
+            return rc;
+        if (ioctl(d->faults_fd, UFFDIO_ZEROPAGE, &z) == 0)
             return 0;
-        if (errno == EEXIST) /* it is there already */
-            return wake(f->domain, pfn);
-        if (errno != EAGAIN)
+        if (errno != EAGAIN && errno != EEXIST) /* it came into being just now: to be shown after all */
             return -errno;
     }
 }
@@ -176,19 +183,15 @@ static int settle(void *ctx, uint64_t pfn)
 static int place(void *ctx, uint64_t pfn, unsigned n, const uint8_t *data)
 {
     const struct filling *f = ctx;
+    uint8_t *to = f->memory + pfn * GUEST_PAGE;
     int rc = 0;
 
-    for (unsigned i = 0; data == NULL && rc == 0 && i < n; i++)
-        rc = settle(ctx, pfn + i);
-    for (size_t left = data != NULL ? (size_t)n * GUEST_PAGE : 0; left > 0;) {
-        uint64_t to = f->domain->guest_ram + (pfn + n) * GUEST_PAGE - left;
-        struct uffdio_copy copy = { .dst = to, .src = (uint64_t)(uintptr_t)(data + (size_t)n * GUEST_PAGE - left), .len = left };
-        if (ioctl(f->domain->faults_fd, UFFDIO_COPY, &copy) == 0)
-            return 0;
-        if (errno != EAGAIN)
-            return -errno;
-        left -= copy.copy > 0 ? (size_t)copy.copy : 0; /* a part of them */
-    }
+    if (data != NULL)
+        memcpy(to, data, (size_t)n * GUEST_PAGE);
+    else
+        memset(to, 0, (size_t)n * GUEST_PAGE);
+    for (uint64_t shown = 0, some; rc == 0 && shown < n; shown += some)
+        rc = show(f->domain, pfn + shown, n - shown, &some);
     return rc;
 }
 
@@ -202,6 +205,7 @@ static void progress(void *ctx, uint64_t left)
 static struct error *fill(struct call *c, struct sim_domain *d, struct byte_stream *stream, struct postcopy_got *got)
 {
     struct filling f = { .domain = d };
+    size_t size = d->n_pages * GUEST_PAGE;
     int rc = filling_open(&f);
     AUTO_FD wait_fd = f.wait_fd;
     const struct postcopy_target target = {
@@ -211,7 +215,13 @@ static struct error *fill(struct call *c, struct sim_domain *d, struct byte_stre
 
     if (rc < 0)
         return err_internal(c->arena, "guest %d: waiting for its faults: %s", d->domid, strerror(-rc));
-    return postcopy_pull(c, stream, &target, got);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->ram_fd, 0);
+    if (memory == MAP_FAILED)
+        return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
+    f.memory = memory;
+    struct error *e = postcopy_pull(c, stream, &target, got);
+    munmap(memory, size);
+    return e;
 }
 
 /* All is there, or never will be. */

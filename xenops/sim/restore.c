@@ -96,7 +96,7 @@ struct error *sim_restore(struct call *c, void *host, const char *uuid, const st
               (unsigned long long)r.pages_allocated, (unsigned long long)r.bytes);
     bool whole = r.outstanding == NULL;
     if (!whole)
-        TRY(sim_postcopy_prepare(c, d, r.outstanding, r.n_outstanding));
+        sim_postcopy_prepare(d, r.outstanding, r.n_outstanding);
     TRY(sim_guest_call(c, d, GUEST_VERB_LOAD, whole ? 0 : 1, r.context, r.context_len, "halted"));
     sim_reserve_actual(c, h, d);
     return whole ? sim_verify(c, h, d, GUEST_VERB_VERIFY) : sim_postcopy_attach(c, d);

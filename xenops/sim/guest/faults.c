@@ -1,8 +1,8 @@
 /* Post-copy: running before all of the memory is there (xenops/stream/postcopy.h).
  *
- * The toolstack fills the holes through a userfaultfd; we keep it open, too, so that a touched hole is waited for even
- * when the toolstack is gone: it never reads as empty. What came is verified before its page is written again, and all
- * the rest at the end, a slice at a time between which the guest runs. */
+ * No page is seen before the toolstack shows it, through our userfaultfd. We keep that open, too, so that a page is waited for
+ * even when the toolstack is gone: it never reads as stale or empty. A page is verified before it is written for the first time, and all
+ * the rest at the end, while the guest runs on. */
 #include "xenops/sim/guest/guest.h"
 
 #include <errno.h>
@@ -16,13 +16,12 @@
 #include "rpc/base/fd.h"
 #include "rpc/base/memory.h"
 
-#define SLICE_PAGES 1024u /* verified while nothing runs: a millisecond or so */
-
 bool faults_begin(struct guest *g, const char **why_r)
 {
     uint64_t size = g->settings.n_pages * GUEST_PAGE, words = (g->settings.n_pages + 63) / 64;
-    struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
-    struct uffdio_register all = { .range = { .start = (uint64_t)(uintptr_t)g->ram, .len = size }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+    struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM };
+    struct uffdio_register all = { .range = { .start = (uint64_t)(uintptr_t)g->ram, .len = size },
+                                   .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR };
     AUTO_FD fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 
     if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0 || ioctl(fd, UFFDIO_REGISTER, &all) < 0) {
@@ -43,12 +42,17 @@ bool faults_take(struct guest *g, uint64_t page)
 {
     uint64_t bit = 1ull << (page % 64);
 
-    return g->unverified == NULL || (atomic_fetch_and_explicit(&g->unverified[page / 64], ~bit, memory_order_relaxed) & bit) != 0;
+    return g->unverified == NULL || (atomic_fetch_and(&g->unverified[page / 64], ~bit) & bit) != 0;
 }
 
 void faults_check(struct guest *g, uint64_t page)
 {
-    if (!faults_take(g, page) || verify_page(g, page))
+    if (!faults_take(g, page)) {
+        while (atomic_load(&g->looked_at) == page) /* some hundred nanoseconds */
+            ;
+        return;
+    }
+    if (verify_page(g, page))
         return;
     fprintf(stderr, "VERIFY FAIL %s %llu\n", g->settings.uuid, (unsigned long long)page);
     atomic_store(&g->bad_page, page);
@@ -66,18 +70,10 @@ static void unregister(struct guest *g)
 
 bool faults_end(struct guest *g, bool running, bool verify, char failed_r[64])
 {
-    uint64_t n = g->settings.n_pages, at = 0;
-    bool good = true;
+    uint64_t at = 0;
 
-    unregister(g); /* the last hole is filled: what is empty now is meant to be */
-    for (uint64_t from = 0; verify && good && from < n; from += SLICE_PAGES) {
-        if (running)
-            gate_close(&g->gate);
-        good = verify_pages(g, from, from + SLICE_PAGES < n ? from + SLICE_PAGES : n, &at);
-        if (running && good)
-            gate_open(&g->gate);
-    }
-    if (!good) {
+    unregister(g); /* all that is there is good now */
+    if (verify && !verify_pages(g, &at)) {
         snprintf(failed_r, 64, "%llu", (unsigned long long)at);
         fprintf(stderr, "VERIFY FAIL %s %s\n", g->settings.uuid, failed_r);
         return false;
@@ -93,6 +89,6 @@ bool faults_end(struct guest *g, bool running, bool verify, char failed_r[64])
     if (running)
         gate_open(&g->gate);
     if (verify)
-        atomic_store(&g->control->pages_verified, n);
+        atomic_store(&g->control->pages_verified, g->settings.n_pages);
     return true;
 }

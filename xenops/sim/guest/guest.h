@@ -67,6 +67,7 @@ struct guest {
     int faults_fd;                 /* post-copy: our userfaultfd; -1: memory is whole */
     _Atomic uint64_t *unverified; /* post-copy: one bit a page; NULL: not in it. Freed with the gate closed */
     _Atomic uint64_t bad_page;     /* found by a vCPU; UINT64_MAX: none */
+    _Atomic uint64_t looked_at;    /* by the main thread now; UINT64_MAX: none */
     bool adopt;                    /* post-copy: the witness is to learn from the memory when that is whole */
 };
 
@@ -94,7 +95,7 @@ bool faults_pending(const struct guest *);
 bool faults_lost(const struct guest *); /* somebody may stand at a page that never comes */
 bool faults_take(struct guest *, uint64_t page); /* is it still to be verified? Not a second time */
 void faults_check(struct guest *, uint64_t page); /* before it is written: the guest crashes when it is not as it was */
-/* By the main thread, the gate as 'running' says. False as verify_all; then the gate is closed. */
+/* By the main thread, the gate as 'running' says. False as verify_all. */
 bool faults_end(struct guest *, bool running, bool verify, char failed_r[64]);
 
 /* vcpu.c */
@@ -121,8 +122,8 @@ bool verify_all(struct guest *, char failed_r[64]);
 /* The disks that verify_all could not open. must_be_open: it is an error if they still are not. */
 bool verify_disks(struct guest *, bool must_be_open, char failed_r[64]);
 bool verify_page(struct guest *, uint64_t page);
-/* Those of from..end that are to be verified (faults_take). False with the first bad one. */
-bool verify_pages(struct guest *, uint64_t from, uint64_t end, uint64_t *failed_r);
+/* All that are to be verified (faults_take), also while the guest runs. False with the first bad one. */
+bool verify_pages(struct guest *, uint64_t *failed_r);
 /* Writes what the memory holds into an empty witness. */
 void verify_adopt(struct guest *);
 

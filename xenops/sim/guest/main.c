@@ -60,6 +60,7 @@ int main(int argc, char **argv)
     g->arena = arena_new();
     g->faults_fd = -1;
     atomic_init(&g->bad_page, UINT64_MAX);
+    atomic_init(&g->looked_at, UINT64_MAX);
     g->clock = &clock_real;
     g->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -33,6 +33,41 @@ static void store(struct vcpu *v, uint64_t page)
     atomic_fetch_add_explicit(&v->guest->control->pages_written, 1, memory_order_relaxed);
 }
 
+/* --- time --- */
+
+static void end_when_due(struct guest *g)
+{
+    const struct { int64_t after_ms; enum guest_end how; } ends[] = {
+        { g->settings.crash_after_ms, GUEST_END_CRASH },
+        { g->settings.shutdown_after_ms, GUEST_END_POWEROFF },
+        { g->settings.reboot_after_ms, GUEST_END_REBOOT },
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(ends); i++)
+        if (ends[i].after_ms > 0 && g->ran_us / 1000 >= ends[i].after_ms)
+            guest_end(g, ends[i].how);
+}
+
+/* vCPU 0: the guest's own notion of time, which a migration interrupts. */
+static void tick(struct guest *g, int64_t now)
+{
+    int64_t gap = g->last_tick_us > 0 && now > g->last_tick_us ? now - g->last_tick_us : 0;
+    bool tracking = atomic_load_explicit(&g->control->tracking, memory_order_relaxed) != 0;
+
+    if (g->keep_tick)
+        atomic_store(&g->control->stood_us, (uint64_t)gap);
+    if (tracking && !g->tracking && !g->keep_tick)
+        atomic_store(&g->control->blackout_us, 0);
+    else if ((tracking || g->keep_tick) && (uint64_t)gap > atomic_load(&g->control->blackout_us))
+        atomic_store(&g->control->blackout_us, (uint64_t)gap);
+    g->ran_us += gap < ELAPSED_MAX_US ? gap : ELAPSED_MAX_US;
+    g->tracking = tracking;
+    g->keep_tick = false;
+    g->last_tick_us = now;
+    atomic_fetch_add_explicit(&g->control->ticks, 1, memory_order_relaxed);
+    end_when_due(g);
+}
+
 /* --- slowed down --- */
 
 /* Until when a slowed guest stands still; 0: it runs now. All vCPUs stand at the same time. */
@@ -44,15 +79,19 @@ static int64_t stands_until(const struct guest *g, int64_t now)
     return percent > 0 && now < until ? until : 0;
 }
 
+/* Between two stores: is it to stop? A guest that never rests ticks here. */
 static bool is_over(const struct vcpu *v, unsigned *stores)
 {
-    const struct guest *g = v->guest;
+    struct guest *g = v->guest;
 
     if (gate_closing(&g->gate))
         return true;
-    if (++*stores % LOOK_STORES != 0 || atomic_load_explicit(&g->control->throttle, memory_order_relaxed) == 0)
+    if (++*stores % LOOK_STORES != 0)
         return false;
-    return stands_until(g, clock_us(g->clock)) > 0;
+    int64_t now = clock_us(g->clock);
+    if (v->id == 0 && now - g->last_tick_us >= TICK_MS * 1000 && atomic_load_explicit(&g->control->tracking, memory_order_relaxed) != 0)
+        tick(g, now);
+    return stands_until(g, now) > 0;
 }
 
 /* The part of a millisecond that gate_rest cannot wait for is slept away, out of the gate's way. */
@@ -100,37 +139,6 @@ static void dirty(struct vcpu *v, int64_t now)
         v->owed -= 1;
         store(v, guest_random(&v->state.rng) % stripe * g->settings.vcpus + v->id);
     }
-}
-
-static void end_when_due(struct guest *g)
-{
-    const struct { int64_t after_ms; enum guest_end how; } ends[] = {
-        { g->settings.crash_after_ms, GUEST_END_CRASH },
-        { g->settings.shutdown_after_ms, GUEST_END_POWEROFF },
-        { g->settings.reboot_after_ms, GUEST_END_REBOOT },
-    };
-
-    for (unsigned i = 0; i < ARRAY_LEN(ends); i++)
-        if (ends[i].after_ms > 0 && g->ran_us / 1000 >= ends[i].after_ms)
-            guest_end(g, ends[i].how);
-}
-
-/* vCPU 0: the guest's own notion of time, which a migration interrupts. */
-static void tick(struct guest *g, int64_t now)
-{
-    int64_t gap = g->last_tick_us > 0 && now > g->last_tick_us ? now - g->last_tick_us : 0;
-    bool tracking = atomic_load_explicit(&g->control->tracking, memory_order_relaxed) != 0;
-
-    if (tracking && !g->tracking && !g->keep_tick)
-        atomic_store(&g->control->blackout_us, 0);
-    else if ((tracking || g->keep_tick) && (uint64_t)gap > atomic_load(&g->control->blackout_us))
-        atomic_store(&g->control->blackout_us, (uint64_t)gap);
-    g->ran_us += gap < ELAPSED_MAX_US ? gap : ELAPSED_MAX_US;
-    g->tracking = tracking;
-    g->keep_tick = false;
-    g->last_tick_us = now;
-    atomic_fetch_add_explicit(&g->control->ticks, 1, memory_order_relaxed);
-    end_when_due(g);
 }
 
 static int64_t rest_of(const struct guest *g, bool ticks)

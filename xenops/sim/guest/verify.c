@@ -23,10 +23,11 @@ static bool data_next(const struct guest *g, uint64_t from, uint64_t *from_r, ui
     return true;
 }
 
-static bool holes_good(const struct guest *g, uint64_t from, uint64_t to, uint64_t *failed_r)
+/* The witness first: a vCPU takes a page before it writes it and tells the witness. */
+static bool holes_good(struct guest *g, uint64_t from, uint64_t to, uint64_t *failed_r)
 {
     for (*failed_r = from; *failed_r < to; ++*failed_r)
-        if (witness_page_at(&g->witness, *failed_r) != 0)
+        if (witness_page_at(&g->witness, *failed_r) != 0 && faults_take(g, *failed_r))
             return false;
     return true;
 }
@@ -38,21 +39,29 @@ bool verify_page(struct guest *g, uint64_t page)
     return guest_page_check(guest_page_at(g, page), g->boot, page, &version) && version >= witness_page_at(&g->witness, page);
 }
 
-bool verify_pages(struct guest *g, uint64_t at, uint64_t end, uint64_t *failed_r)
+/* What is looked at here is not written meanwhile (faults_check waits). */
+static bool data_good(struct guest *g, uint64_t from, uint64_t to, uint64_t *failed_r)
 {
-    uint64_t from, to;
+    bool good = true;
 
-    while (at < end && data_next(g, at, &from, &to)) {
-        from = from < end ? from : end;
-        to = to < end ? to : end;
-        if (!holes_good(g, at, from, failed_r))
+    for (*failed_r = from; good && *failed_r < to; *failed_r += good) {
+        atomic_store(&g->looked_at, *failed_r);
+        good = !faults_take(g, *failed_r) || verify_page(g, *failed_r);
+    }
+    atomic_store(&g->looked_at, UINT64_MAX);
+    return good;
+}
+
+bool verify_pages(struct guest *g, uint64_t *failed_r)
+{
+    uint64_t at = 0, from, to, n = g->settings.n_pages;
+
+    while (at < n && data_next(g, at, &from, &to)) {
+        if (!holes_good(g, at, from, failed_r) || !data_good(g, from, to, failed_r))
             return false;
-        for (*failed_r = from; *failed_r < to; ++*failed_r)
-            if (faults_take(g, *failed_r) && !verify_page(g, *failed_r))
-                return false;
         at = to;
     }
-    return holes_good(g, at, end, failed_r);
+    return holes_good(g, at, n, failed_r);
 }
 
 /* Is the i-th block, as read, at or beyond what the witness saw? */
@@ -132,7 +141,7 @@ bool verify_all(struct guest *g, char failed_r[64])
     atomic_store(&g->control->blocks_verified, 0);
     for (unsigned i = 0; i < GUEST_DISKS; i++)
         g->disks[i].unverified = g->disks[i].setting.device[0] != '\0' && g->disks[i].setting.writable;
-    if (!verify_pages(g, 0, g->settings.n_pages, &at)) {
+    if (!verify_pages(g, &at)) {
         snprintf(failed_r, 64, "%llu", (unsigned long long)at);
         return fail(g, failed_r);
     }
