@@ -5,11 +5,6 @@
 #include "rpc/base/memory.h"
 #include "rpc/http/tls_private.h"
 
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
 #define GROUPS "X25519:P-256:P-384"
 #define AES_FIRST_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define CHACHA_FIRST_13 "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
@@ -17,18 +12,6 @@
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" \
     "ECDHE+CHACHA20"
 #define CHACHA_FIRST_12 "ECDHE+CHACHA20:ECDHE+AESGCM"
-
-static bool has_fast_aes(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-#elif defined(__aarch64__)
-    return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
-#else
-    return false;
-#endif
-}
 
 const char *tls_error_text(void)
 {
@@ -48,7 +31,7 @@ static struct tls_context *context_new(bool server)
 
     if (ctx == NULL)
         return NULL;
-    bool fast = has_fast_aes();
+    bool fast = tls_aes_is_faster();
     struct tls_context *c = xcalloc(1, sizeof *c);
 
     c->ctx = ctx;

@@ -13,5 +13,7 @@ struct tls_context { SSL_CTX *ctx; atomic_uint refs; bool server; };
 bool tls_fingerprint(const X509 *, char out[FINGERPRINT_SIZE]);
 /* The oldest error of OpenSSL's queue as text, and empties the queue. Static per thread. */
 const char *tls_error_text(void);
+/* Which AEAD this CPU does faster, AES-128-GCM or ChaCha20-Poly1305: measured once in a process (tls_speed.c). */
+bool tls_aes_is_faster(void);
 
 #endif

@@ -388,6 +388,11 @@ static void what_comes_is_halted_and_marked(void **state)
     const char *again = import(t, how, 3); /* asked again: the same VM, once */
     assert_int_equal(count(CLASS_VM), 3);
     assert_string_equal(row_string(VM_ROW(again), F_VM_uuid), row_string(r, F_VM_uuid));
+    how.restore = false;
+    how.incoming = "move-2"; /* a copy, twice tried */
+    import(t, how, 3);
+    import(t, how, 3);
+    assert_int_equal(count(CLASS_VM), 6);
 }
 
 static void the_host_must_do(void **state)

@@ -50,10 +50,10 @@ static struct error *verb_wait(struct call *c, struct xapi *xapi, const struct v
 }
 
 const struct agent_verb agent_verbs[] = {
-    { "test.echo", verb_echo },
-    { "test.fail", verb_fail },
-    { "test.wait", verb_wait },
-    { NULL, NULL },
+    { "test.echo", verb_echo, false },
+    { "test.fail", verb_fail, false },
+    { "test.wait", verb_wait, false },
+    { NULL, NULL, false },
 };
 
 /* --- one host that serves, and a client ------------------------------------------------------------------ */

@@ -20,7 +20,7 @@ GOING_DOWN = 0x8004587d, struct.pack("I", 2) # ioctl of ext4 and XFS: stops the 
 DISK_MIB = 8
 MEMORY_MIB = 16
 PLATFORM = {"sim-disk-iops": "100", "sim-dirty-mib-s": "2"}
-OPTIONS = {"allow-faults": "true", "sr-watch-interval-ms": 200, "sr-refresh-interval-ms": 1000, "incoming-abandoned-s": 60}
+OPTIONS = {"allow-faults": "true", "sr-watch-interval-ms": 200, "sr-refresh-interval-ms": 1000, "incoming-abandoned-s": 60, "incoming-patience": 15}
 NULL = "OpaqueRef:NULL"
 ENDED = ("DONE", "RESUMED", "RUNNING", "ABORTED")
 
@@ -87,6 +87,8 @@ class Lab:
         for name, pool, index in (("a2", one, 2), ("a3", one, 3), ("b2", two, 2)):
             self.srs[name] = pool.api("SR.create", pool.host_ref(index), {"location": self.places[name]}, "0", name, "", "file", "user", False, {})
         self.srs["shared"] = self.shared_sr(one)
+        for path, _ in self.mounts: # what the tests themselves have written there
+            subprocess.run(["sync", "-f", path], check=True)
 
     @staticmethod
     def options():

@@ -5,7 +5,8 @@ The steps are the engine's own fault points (tests/sweep/migrate_points.py reads
 operation tells which it goes through, and a point that none passes fails the sweep. While the operation stands at the step,
 something is done to it; afterwards everything is brought back, and exactly one copy of the guest runs, proves its memory and
 its disk, and nothing is left over: no domain, disk, image, snapshot, task, mark, reservation, tapd, journal or ledger entry.
-The second sweep reboots a host instead: its daemon, its guests and its tapds are gone at once.
+The second sweep reboots a host instead: its daemon, its guests and its tapds are gone at once, and so is what was not synced
+to its state directory and to its local storage.
 
   migrate_sweep.py                 all cells        --list        only prints them
   migrate_sweep.py --sample N      N of them, always the same; with --seconds S: as many as fit
@@ -51,8 +52,9 @@ BETWEEN = {
     "reboot-source": lambda lab: lab.reboot(lab.source),
     "reboot-destination": lambda lab: lab.reboot(lab.destination),
 }
+REBOOTS = ("reboot-source", "reboot-destination")
 FAULTS = ("error", *BETWEEN)
-MAY_HALT = ("kill-saver", "kill-receiver", "reboot-source", "reboot-destination") # the guest itself was killed, or might be the one
+MAY_HALT = ("kill-saver", "kill-receiver", *REBOOTS) # the guest itself was killed, or might be the one
 
 
 def cut(lab):
@@ -231,7 +233,8 @@ def main():
         cells, missed = matrix(lab, args.operation or list(OPERATIONS))
     finally:
         lab.remove()
-    n_steps, n_faults = len({c[:2] for c in cells}), len({c[2] for c in cells})
+    n_steps, n_faults, n_reboots = len({c[:2] for c in cells}), len({c[2] for c in cells}), sum(c[2] in REBOOTS for c in cells)
+    print(f"{n_steps} steps x {n_faults} faults = {len(cells)} cells, {n_reboots} of them reboots", flush=True)
     if args.sample:
         cells = sorted(sample(cells, args.sample), key=lambda c: list(OPERATIONS).index(c[0]))
     i, n = map(int, args.shard.split("/"))
@@ -240,7 +243,7 @@ def main():
         print("\n".join("/".join(c) for c in cells))
     run, void, failed = sweep(cells, until) if not args.list else (0, 0, [])
     missing = [] if args.operation else missed
-    print(f"{n_steps} steps x {n_faults} faults: {run} of {len(cells)} cells run, {void} of them with nothing to suffer the fault, {len(failed)} failed")
+    print(f"{run} of {len(cells)} cells run, {void} of them with nothing to suffer the fault, {len(failed)} failed")
     for point in missing:
         print(f"no operation passes {point}")
     for name in failed:

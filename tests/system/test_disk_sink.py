@@ -225,6 +225,59 @@ def handed_over(source, target, guest):
     source.verb("mirror_abort")
 
 
+# --- driven by the coordinator -----------------------------------------------------------------------------------
+
+
+def token(pool, index):
+    host = pool.host_ref(index)
+    network = next(r["network"] for r in pool.api("PIF.get_all_records").values() if r["host"] == host and r["management"])
+    return pool.api("host.migrate_receive", host, network, {})
+
+
+def driven(pool):
+    """The bandwidth is the task's to change; progress never goes back; a lost host is MIRROR_FAILED with its cause."""
+    api, srs = pool.api, {r["name_label"]: ref for ref, r in pool.api("SR.get_all_records").items()}
+    vm = pool.make_vm("sent", sr=srs["sr1"], disk_mib=24, platform={"sim-disk-iops": "200"})
+    vdi = api("VBD.get_VDI", api("VM.get_VBDs", vm)[0])
+    api("VM.start_on", vm, pool.host_ref(1), False, False)
+    target, seen, changed = pool.hosts[1], [0.0], []
+
+    def begin():
+        return api("Async.VM.migrate_send", vm, token(pool, 2), True, {vdi: srs["sr2"]}, {}, {"bandwidth": "1"})
+
+    def mirrors(task):
+        P.wait_until("the mirror", lambda: int(api("task.get_other_config", task).get("migrate:eta_ms", "0")) > 0, 30)
+
+    task = begin()
+    mirrors(task)
+    target.kill()
+    try:
+        api.wait_task(task, 60)
+        raise AssertionError("it did not fail")
+    except P.Failure as e:
+        assert e.code == "MIRROR_FAILED" and e.params == [vdi], (e.code, e.params)
+    assert api("VM.get_power_state", vm) == "Running" and api("VM.get_resident_on", vm) == pool.host_ref(1)
+    target.start()
+    P.wait_until("the host to be back", pool.all_live, 60)
+    P.wait_until("what was sent to be away", lambda: len(api("SR.get_VDIs", srs["sr2"])) == 1, 30)
+    P.wait_until("disks to be settled", lambda: not any("send-" + vm in u for h in pool.hosts for _, us in h.served().values() for u in us), 10)
+
+    def watch(record):
+        assert record["progress"] >= seen[-1], (record["progress"], seen)
+        seen.append(record["progress"])
+        if not changed and 0 < record["progress"] < 1:
+            changed.append(record["progress"])
+            api("task.add_to_other_config", task, "bandwidth", "unlimited")
+
+    task = begin()
+    mirrors(task)
+    api.wait_task(task, 60, watch)
+    assert changed and api("VM.get_resident_on", vm) == pool.host_ref(2)
+    assert api("VDI.get_SR", api("VBD.get_VDI", api("VM.get_VBDs", vm)[0])) == srs["sr2"]
+    P.wait_until("the source's disk to be away", lambda: len(api("SR.get_VDIs", srs["sr1"])) == 1, 30)
+    api("VM.hard_shutdown", vm)
+
+
 def no_secret(pool, target):
     """The credential is in no log and in no listing."""
     word = secret(target.host)
@@ -240,13 +293,17 @@ def main():
         if shutil.which(program) is None:
             print(f"no {program}")
             return 77
-    with P.Pool(hosts=2) as pool:
+    with P.Pool(hosts=2, options={"migration-reconnect-s": 1}) as pool:
         source, target = Disk(pool, 1, "send-x"), Disk(pool, 2, "incoming-x")
         began = time.monotonic()
         admission(pool, target)
         print(f"admission: {time.monotonic() - began:.1f} s", flush=True)
+        began = time.monotonic()
         moving(pool, source, target)
         print(f"moving: {time.monotonic() - began:.1f} s", flush=True)
+        began = time.monotonic()
+        driven(pool)
+        print(f"driven: {time.monotonic() - began:.1f} s", flush=True)
         for disk in (source, target):
             disk.verb("detach", user=disk.user)
     return 0

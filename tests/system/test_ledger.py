@@ -240,6 +240,26 @@ def bulk(w, moved):
     return free
 
 
+def bulk_with_disks(w, free):
+    """What the other host cannot see goes with its disks; a cancelled bulk cancels what it started."""
+    for name in ("one", "two"):
+        path = os.path.join(w.pool.dir, "far-" + name)
+        os.makedirs(path)
+        w.api("SR.create", w.hosts[1], {"location": path}, "0", name, "", "file", "user", False, {})
+    vm = w.vms[0]
+    w.api("VM.start_on", vm, w.hosts[0], False, False)
+    assert w.api("pool.migrate_vms", [vm], w.hosts[1], {}) == {vm: ""}
+    assert w.api("VM.get_resident_on", vm) == w.hosts[1] and w.of_vm(vm)[0]["kind"] == "migrate_send"
+    w.api("VM.hard_shutdown", vm)
+    task = w.api("Async.pool.migrate_vms", [free], w.hosts[1], {"hold": "true"})
+    (part,) = P.wait_until("it to begin", lambda: w.api("task.get_subtasks", task), 30)
+    w.await_note(part, "waiting_for", "release")
+    w.api("task.cancel", task)
+    P.refused(lambda: w.api.wait_task(task), "TASK_CANCELLED")
+    P.refused(lambda: w.api.wait_task(part), "TASK_CANCELLED")
+    assert w.api("VM.get_resident_on", free) == w.hosts[0] and w.of_vm(free)[0]["outcome"] == "cancelled"
+
+
 def lost(w, vm, fault, armed_on, decision):
     """Host 2 is lost where host 1 cannot know whether it has committed: an operator says so."""
     source, destination = w.pool.hosts
@@ -292,6 +312,7 @@ def main():
         moved = memory(w)
         watched(w, moved)
         free = bulk(w, moved)
+        bulk_with_disks(w, free)
         decided(w, free)
 
 

@@ -243,6 +243,10 @@ def who(w):
         status, body = w.curl("--request", method, url, *(["--data-binary", "x"] if method == "PUT" else []))
         assert status == 403 and body.startswith(b"RBAC_PERMISSION_DENIED"), (path, status, body[:200])
     assert reader("task.get_error_info", task)[0] == "RBAC_PERMISSION_DENIED"
+    w.api("subject.add_to_roles", subject, next(r for r, v in w.api("role.get_all_records").items() if v["name_label"] == "vm-admin"))
+    admin = P.Api(w.pool.hosts[0].url, "reader", "secret").login()  # who may import may not bring a migration
+    assert w.put(data, session_id=admin.session, incoming="x")[0] == 403
+    assert w.put(data, session_id=admin.session, dry_run="true")[0] == 200
     assert w.rows() == before
     assert w.put(data, "--user", "root:" + P.PASSWORD, session_id=None)[0] == 200  # by password, without a task
     assert w.curl("--cookie", "session_id=" + w.api.session, w.url("/export_metadata", session_id=None, all="true"))[0] == 200

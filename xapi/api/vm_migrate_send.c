@@ -12,6 +12,8 @@
 #include "xapi/migrate/queue.h"
 #include "xapi/migrate/send_checks.h"
 
+#define LONG_WAIT_MS 10000
+
 static bool moves_disks(const struct move *m)
 {
     for (unsigned i = 0; i < m->n_disks; i++)
@@ -68,7 +70,22 @@ static struct value args_value(struct api_call *c, const struct api_VM_migrate_s
     return value_dict_value(&d);
 }
 
-static struct error *move_in_turn(struct api_call *c, const struct api_VM_migrate_send_args *a, struct move *m, const char **there_r)
+/* What was checked before a long wait may be different now. */
+static struct error *checked_again(struct api_call *c, const struct send_request *request, struct move *m, const struct queue_place *place)
+{
+    struct move now = { .id = m->id, .key = m->key, .kind = m->kind, .vm = m->vm };
+    const char *const *vbds;
+    unsigned n_vbds;
+    if (place->waited_ms < LONG_WAIT_MS)
+        return NULL;
+    TRY(send_checks(c, request, true, &now, &vbds, &n_vbds));
+    peer_pool_release(m->destination.peer);
+    *m = now;
+    return eject(c, vbds, n_vbds);
+}
+
+static struct error *move_in_turn(struct api_call *c, const struct api_VM_migrate_send_args *a, const struct send_request *checks, struct move *m,
+                                  const char **there_r)
 {
     const struct row *vm;
     struct queue_place place;
@@ -76,7 +93,9 @@ static struct error *move_in_turn(struct api_call *c, const struct api_VM_migrat
     const struct queue_request request = { .id = m->id, .message = "VM.migrate_send", .args = args_value(c, a), .vm_uuid = m->vm_uuid,
                                            .vm_name = row_string(vm, F_VM_name_label), .host = m->from, .options = &m->options };
     TRY(queue_enter(c, &request, &place));
-    struct error *e = move_anywhere(c, m, there_r);
+    struct error *e = checked_again(c, checks, m, &place);
+    if (e == NULL)
+        e = move_anywhere(c, m, there_r);
     queue_leave(c, &place);
     return e;
 }
@@ -93,7 +112,7 @@ struct error *api_VM_migrate_send(struct api_call *c, const struct api_VM_migrat
     task_set_cancellable(c, true);
     TRY(send_checks(c, &request, true, &move, &vbds, &n_vbds));
     TRY(eject(c, vbds, n_vbds));
-    TRY(moves_disks(&move) ? move_in_turn(c, a, &move, &there) : move_anywhere(c, &move, &there));
+    TRY(moves_disks(&move) ? move_in_turn(c, a, &request, &move, &there) : move_anywhere(c, &move, &there));
     *result_r = value_string(there);
     return NULL;
 }

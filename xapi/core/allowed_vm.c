@@ -33,6 +33,15 @@ static bool live(const struct row *vm)
 }
 
 /* --- 1 blocked, 2 power state -------------------------------------------------------------------------------- */
+/* A VM on its way here from another pool is the migration's until that is over (xapi/migrate/incoming.h). */
+static struct error *check_incoming(struct vm_check *k)
+{
+    const char *id = row_map(k->vm, F_VM_other_config, "incoming", "");
+    if (id[0] == '\0' || one_of(k->op, LIST("update_allowed_operations", "assert_operation_valid")))
+        return NULL;
+    return err_operation_not_allowed(k->c->arena, arena_printf(k->c->arena, "the VM is on its way here: migration %s", id));
+}
+
 static struct error *check_blocked(struct vm_check *k)
 {
     const char *code = row_map(k->vm, F_VM_blocked_operations, k->op, NULL);
@@ -364,8 +373,8 @@ static struct error *check_vtpm(struct vm_check *k)
 static struct error *vm_check(struct api_call *c, struct txn *txn, const struct row *vm, const char *op, bool strict)
 {
     static struct error *(*const pipeline[])(struct vm_check *) = {
-        check_blocked, check_state, check_concurrency, check_template, check_snapshot, check_immobile, check_control_domain,
-        check_features, check_devices, check_memberships, check_upgrade, check_vtpm,
+        check_incoming, check_blocked,  check_state,       check_concurrency, check_template, check_snapshot, check_immobile,
+        check_control_domain, check_features, check_devices, check_memberships, check_upgrade, check_vtpm,
     };
     struct vm_check k = { c, txn, vm, op, strict };
     for (unsigned i = 0; i < ARRAY_LEN(pipeline); i++)

@@ -72,15 +72,20 @@ struct value import_other_config(struct importer *m, const struct ova_object *o)
 }
 
 /* --- all of it ---------------------------------------------------------------------------------------------------- */
-/* Snapshots of a VM that is replaced and that do not come along stay snapshots of it. */
+/* What is replaced, and what an earlier attempt of the same migration has left, goes. */
 static struct error *replace(struct importer *m)
 {
     for (unsigned i = 0; i < m->n_vms; i++)
         if (m->vms[i].replaces != NULL)
             TRY(vm_rows_delete(m->txn, m->c->arena, m->vms[i].replaces));
+    struct row_list left = txn_all(m->txn, &model_classes[CLASS_VM]);
+    for (unsigned i = 0; m->in->incoming != NULL && i < left.n; i++)
+        if (strcmp(row_map(left.rows[i], F_VM_other_config, METADATA_INCOMING, ""), m->in->incoming) == 0)
+            TRY(vm_rows_delete(m->txn, m->c->arena, left.rows[i]));
     return NULL;
 }
 
+/* Snapshots of a VM that is replaced and that do not come along stay snapshots of it. */
 static struct error *readopt(struct importer *m, const struct imported_vm *vm)
 {
     struct row_list all = txn_all(m->txn, &model_classes[CLASS_VM]);

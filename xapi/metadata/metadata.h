@@ -57,24 +57,36 @@ struct metadata_import {
  * VM_BAD_POWER_STATE [vm; Halted; actual], OTHER_OPERATION_IN_PROGRESS, VM_TO_IMPORT_IS_NOT_NEWER_VERSION [vm; existing;
  * incoming], DUPLICATE_MAC_SEED [seed]; with live and host: HOST_NOT_ENOUGH_FREE_MEMORY [needed; available],
  * VM_INCOMPATIBLE_WITH_THIS_HOST ["OpaqueRef:NULL"; host; text]. force: objects that are not found are left out (unless
- * maps_to promised them), an equal or older version is taken; of no effect with 'incoming'. A dry run forgives disks that do not exist yet. */
+ * maps_to promised them), an equal or older version is taken; of no effect with
+ * 'incoming'. A dry run forgives disks that do not exist yet. Fault point: metadata.import.rows. */
 NODISCARD struct error *metadata_read(struct api_call *, const struct metadata_import *, const void *tar, size_t len, const char *const **vms_r, unsigned *n_r);
 
-/* Removes what an import made: VMs with VBDs, VIFs, snapshots … but no disks. For a migration that was given up. */
+/* Removes what an import made: the VM with its snapshots, their devices, metrics and modules, but no disks. One transaction;
+ * a VM that is gone is fine. For a migration that was given up, and for the sender's rows after one that succeeded. */
 NODISCARD struct error *metadata_remove(struct api_call *, const char *vm_ref);
 
-/* Routes: GET /export_metadata (uuid, ref, all, include_vhd_parents, export_snapshots, excluded_device_types), PUT
- * /import_metadata (restore, force, dry_run, live, check_cpu, export_snapshots, incoming, vdi:…), PUT /messages, PUT /rrd, GET /vm_rrd,
- * PUT and GET /blob. ctx: struct xapi. */
+/* Routes, on the coordinator (a member answers 302; 'live' imports then carry host=). Session by query, cookie or Basic; with
+ * task_id that task is taken on and ends with the result (set of VM refs as XML-RPC) or the error, which is the body, too: 400 for
+ * IMPORT_*, 401, 403, 404, else 500. Clients of HTTP/1.0 hear 200 before they send.
+ *   GET /export_metadata  vm-admin: ref, uuid (each several times) or all; include_dom0 (default true), export_snapshots (true),
+ *                         include_vhd_parents, excluded_device_types. The power state is always that of the VM, as xapi does.
+ *   PUT /import_metadata  vm-admin: restore, force, dry_run, live, check_cpu, export_snapshots (true), host (ref or uuid; live
+ *                         without it means this one), vdi:<uuid or Ref:n>=<VDI, or SR to look in>; incoming: vm-power-admin.
+ *   PUT /messages         vm-power-admin: cls, uuid; an XML-RPC array of message records. One known by its uuid is left alone.
+ *   PUT /rrd              vm-power-admin (xapi: pool-admin): uuid of a VM. GET /vm_rrd: any session.
+ *   PUT /blob             vm-power-admin: ref or uuid. GET /blob: any session; a public one: anybody.
+ * ctx: struct xapi. */
 http_handler_fn metadata_http_export, metadata_http_import, metadata_http_messages, metadata_http_rrd_put, metadata_http_rrd_get,
     metadata_http_blob_put, metadata_http_blob_get;
 
 /* --- the sending side of a migration between pools ------------------------------------------------------------ */
-/* PUTs the VM's metadata to another coordinator with a task made there, and waits: refs of the VMs there. Errors as of §1.5. */
+/* PUTs the VM's metadata to another coordinator with a task made there, and waits: refs of the VMs there. The other pool's own
+ * error; FIELD_TYPE_ERROR [text], TLS_CONNECTION_FAILED [address; port], CANNOT_CONTACT_HOST [address], TASK_CANCELLED. Blocks. */
 struct http_target;
 NODISCARD struct error *metadata_send(struct api_call *, const struct http_target *master, const char *session, const struct metadata_export *,
                                       const struct metadata_import *, const char *const **vms_r, unsigned *n_r);
-/* After the switch: RRD, messages, blobs. Failures are logged. */
+/* After the switch, before the VM's rows go here: RRD, messages, blobs; each is removed here once it is there. Failures are
+ * logged. Deaf to cancelling. */
 void metadata_send_rest(struct api_call *, const struct http_target *master, const char *session, const char *vm_ref);
 
 #endif

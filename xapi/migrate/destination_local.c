@@ -204,6 +204,8 @@ static struct error *local_commit(struct api_call *c, struct move *m, const char
     if (m->guest == MOVE_RUNNING && elsewhere)
         vm_disks_release(c, m->vm, m->from); /* by the VBDs' present disks, so before they change */
     TRY(local_rows(c, m, power, domid));
+    if (m->guest != MOVE_RUNNING) /* a guest that ended on the way had its disks ready there */
+        vm_disks_release(c, m->vm, m->destination.host);
     for (unsigned i = 0; i < m->n_disks; i++)
         if (comes(&m->disks[i]))
             incoming_disk_release(c, m->id, m->destination.host, m->disks[i].target);
@@ -225,8 +227,9 @@ static void release_there(struct api_call *c, const struct move *m)
     }
 }
 
-static void local_abort(struct api_call *c, struct move *m)
+static struct error *local_abort(struct api_call *c, struct move *m)
 {
+    struct error *first = NULL;
     bool elsewhere = strcmp(m->from, m->destination.host) != 0;
     vm_run_unreserve(c, m->vm);
     if (m->guest == MOVE_RUNNING && elsewhere)
@@ -236,8 +239,10 @@ static void local_abort(struct api_call *c, struct move *m)
             continue;
         struct error *e = incoming_disk_away(c, m->id, m->destination.host, m->disks[i].target);
         if (e != NULL)
-            log_err("disk %s, made for a move that failed, stays: %s", m->disks[i].target, error_text(c->arena, e));
+            log_warn("disk %s, made for a move that failed, stays for now: %s", m->disks[i].target, error_text(c->arena, e));
+        first = first != NULL ? first : e;
     }
+    return first;
 }
 
 const struct destination_ops destination_local = { "local", local_open, local_admit, local_commit, local_abort };

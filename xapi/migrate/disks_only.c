@@ -97,6 +97,7 @@ struct error *disks_only_run(struct api_call *c, struct move *m)
     move_active_begin(c->xapi, m->id);
     move_phase(c, m, "mirror");
     struct error *e = move_disks(c, m);
+    move_phase(c, m, NULL);
     move_active_end(c->xapi, m->id);
     const char *outcome = e == NULL ? "success" : error_is(e, "TASK_CANCELLED") ? "cancelled" : "failed";
     struct error *l = ledger_end(c->arena, c->xapi->ledger, m->id, LEDGER_OUT, outcome, e != NULL ? error_text(c->arena, e) : "", "",

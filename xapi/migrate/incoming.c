@@ -128,7 +128,10 @@ struct error *incoming_verb_open(struct call *outer, struct xapi *xapi, const st
     struct error *e = make_disks(&c, &m, wishes != NULL && wishes->kind == VALUE_SET ? wishes : &none, &made);
     if (e != NULL) {
         struct error *u = incoming_undo(&c, &m);
-        end(&c, id, "failed", error_text(outer->arena, e), u != NULL ? error_text(outer->arena, u) : "");
+        if (u == NULL)
+            end(&c, id, "failed", error_text(outer->arena, e), "");
+        else /* the sender's incoming.abort tries again */
+            log_warn("incoming migration %s is cleared up later: %s", id, error_text(outer->arena, u));
         return e;
     }
     struct member members[] = { member_of("disks", made) };

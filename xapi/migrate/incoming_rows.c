@@ -137,6 +137,8 @@ static struct error *settle_rows(struct api_call *c, const struct incoming_move 
 struct error *incoming_settle(struct api_call *c, const struct incoming_move *m, const char *power, int domid, bool persistent)
 {
     TRY(settle_rows(c, m, power, domid, persistent));
+    if (domid < 0 && strcmp(power, "Running") != 0 && strcmp(power, "Paused") != 0) /* its guest may have ended on the way */
+        vm_disks_release(c, m->vm, m->host);
     incoming_unmark(c, m);
     for (unsigned i = 0; i < m->n_vdis; i++)
         incoming_disk_release(c, m->id, m->host, m->vdis[i]);

@@ -3,10 +3,11 @@
 #define XAPI_MIGRATE_INCOMING_ROWS_H
 
 #include "xapi/core/api_call.h"
+#include "xapi/metadata/metadata.h"
 #include "xapi/migrate/ledger.h"
 
-#define INCOMING_KEY "incoming" /* in other_config of a VM that is on its way here: the migration's id */
-#define INCOMING_HA_KEY "incoming_ha" /* the same: ha_always_run as it is to be once it runs here */
+#define INCOMING_KEY METADATA_INCOMING /* in other_config of a VM that is on its way here: the migration's id */
+#define INCOMING_HA_KEY METADATA_INCOMING_HA /* the same: ha_always_run as it is to be once it runs here */
 #define INCOMING_TRANSIENT "transient" /* in other_config: the record goes when the VM is shut down */
 
 struct incoming_move {

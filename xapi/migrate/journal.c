@@ -93,6 +93,18 @@ static void record_format(struct text *line, const char *id, enum journal_state 
     text_add_byte(line, '\n');
 }
 
+/* All of it is on the medium, or (as far as that can be had) nothing of it stays. */
+static int add_line(int fd, off_t end, const struct text *line)
+{
+    int r = fd_write_all(fd, line->bytes, line->len);
+    if (r == 0 && fdatasync(fd) == 0)
+        return 0;
+    r = r != 0 ? r : -errno;
+    if (ftruncate(fd, end) != 0 || fdatasync(fd) != 0)
+        log_err("a record that could not be written may be in the migration journal all the same");
+    return r;
+}
+
 /* A torn last line must not swallow the next record: it is closed off with a newline first. */
 static int append_durably(const char *path, const struct text *line, bool *created_r)
 {
@@ -109,10 +121,7 @@ static int append_durably(const char *path, const struct text *line, bool *creat
         if (r != 0)
             return r;
     }
-    int r = fd_write_all(fd, line->bytes, line->len);
-    if (r != 0)
-        return r;
-    return fdatasync(fd) != 0 ? -errno : 0;
+    return add_line(fd, last != '\n' ? end + 1 : end, line);
 }
 
 struct error *journal_write(struct arena *a, struct journal *j, const char *id, enum journal_side side, enum journal_state state,

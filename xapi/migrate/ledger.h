@@ -18,7 +18,7 @@ enum ledger_side { LEDGER_OUT, LEDGER_IN };
 struct ledger_row {
     const char *id;               /* the migration's uuid; with side the key */
     enum ledger_side side;
-    const char *stage;            /* "queued", "open", "send", "commit", "clean", "done" */
+    const char *stage;            /* "queued", "open", "send", "commit", "clean", "undo", "done" */
     const char *outcome;          /* "" until done: "success", "failed", "cancelled" */
     const char *cause;            /* of a failure: code and parameters, and why */
     const char *recovery;         /* "" or what recovery did */

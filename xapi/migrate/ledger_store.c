@@ -27,12 +27,12 @@ static const char schema[] =
     " recovery TEXT NOT NULL, kind TEXT NOT NULL, vm_uuid TEXT NOT NULL, vm_name TEXT NOT NULL, user_name TEXT NOT NULL,"
     " from_host TEXT NOT NULL, to_host TEXT NOT NULL, from_name TEXT NOT NULL, to_name TEXT NOT NULL, key TEXT NOT NULL,"
     " began_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, note TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY (id, side));"
-    "CREATE INDEX by_age ON migrations (began_ms, id, side);"
-    "CREATE INDEX by_vm ON migrations (vm_uuid, began_ms, id, side);"
-    "CREATE INDEX by_outcome ON migrations (outcome, began_ms, id, side);"
+    "CREATE INDEX by_age ON migrations (began_ms);"
+    "CREATE INDEX by_vm ON migrations (vm_uuid, began_ms);"
+    "CREATE INDEX by_outcome ON migrations (outcome, began_ms);"
     "CREATE INDEX by_end ON migrations (ended_ms);"
     "CREATE INDEX by_key ON migrations (key) WHERE key <> '';"
-    "CREATE INDEX active ON migrations (began_ms, id, side) WHERE stage <> 'done';";
+    "CREATE INDEX active ON migrations (began_ms) WHERE stage <> 'done';";
 
 enum statement { ST_PUT, ST_GET, ST_BY_KEY, ST_FACTS, ST_STAGE, ST_NOTE, ST_END, ST_PRUNE, ST_RENAME, N_STATEMENTS };
 static const char *const statement_sql[N_STATEMENTS] = {
@@ -293,9 +293,10 @@ struct error *ledger_store_end(struct arena *a, struct ledger_store *s, const ch
 }
 
 /* --- many rows ---------------------------------------------------------------------------------------------------- */
+/* Of those that began in the same second the one written last comes first; an index ends with the rowid by itself. */
 static const char *list_sql(struct arena *a, const struct ledger_query *q, const char *prefix)
 {
-    return arena_printf(a, "%sSELECT " COLUMNS " FROM migrations WHERE 1%s%s%s%s%s ORDER BY began_ms DESC, id DESC, side DESC LIMIT ?5 OFFSET ?6",
+    return arena_printf(a, "%sSELECT " COLUMNS " FROM migrations WHERE 1%s%s%s%s%s ORDER BY began_ms DESC, rowid DESC LIMIT ?5 OFFSET ?6",
                         prefix, q->active ? " AND stage <> 'done'" : "", q->vm_uuid != NULL ? " AND vm_uuid=?1" : "",
                         q->outcome != NULL ? " AND outcome=?2" : "", q->since_ms != 0 ? " AND began_ms>=?3" : "",
                         q->before_ms != 0 ? " AND began_ms<?4" : "");

@@ -59,7 +59,7 @@ static void write_totals(struct text *t, const struct ledger_totals *sums)
 
 static struct error *write_active(struct arena *a, struct xapi *xapi, struct text *t)
 {
-    static const char *const stages[] = { "queued", "open", "send", "commit" };
+    static const char *const stages[] = { "queued", "open", "send", "commit", "clean", "undo" };
     const struct ledger_query active = { .active = true, .limit = ROWS_MAX };
     unsigned counts[ARRAY_LEN(stages)] = { 0 }, n;
     struct ledger_row *rows;

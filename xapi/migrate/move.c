@@ -8,6 +8,7 @@
 #include "xapi/core/agent.h"
 #include "xapi/core/internal_call.h"
 #include "xapi/core/task.h"
+#include "xapi/core/vm_run.h"
 #include "xapi/core/xapi.h"
 #include "xapi/migrate/disk_send.h"
 #include "xapi/migrate/ledger.h"
@@ -25,6 +26,7 @@ LOG_MODULE(move);
 struct mover {
     struct api_call *c, calm; /* calm: deaf to cancelling, for undoing and for what follows the switch */
     struct move *m;
+    bool left;                /* something of the destination's could not be undone: recovery tries again */
     bool unknown;             /* nobody could say whether it switched: recovery asks again */
     const char *power;        /* of the VM once it is there */
     int domid;
@@ -55,6 +57,12 @@ static struct error *step_note(struct mover *mv)
     return move_note_put(c, m, "open");
 }
 
+/* The caller's reservation of room. */
+static void undo_note(struct mover *mv)
+{
+    vm_run_unreserve(&mv->calm, mv->m->vm);
+}
+
 /* --- open, preflight, copy, mirror, admit ------------------------------------------------------------------------ */
 static struct error *step_open(struct mover *mv)
 {
@@ -63,7 +71,10 @@ static struct error *step_open(struct mover *mv)
 
 static void undo_open(struct mover *mv)
 {
-    mv->m->destination.ops->abort(&mv->calm, mv->m);
+    struct error *e = mv->m->destination.ops->abort(&mv->calm, mv->m);
+    if (e != NULL)
+        log_warn("migration %s: what was made at the destination is cleared up later: %s", mv->m->id, error_text(mv->c->arena, e));
+    mv->left = e != NULL;
 }
 
 static bool moves_data(const struct move *m)
@@ -168,9 +179,9 @@ static struct error *step_clean(struct mover *mv)
 static const struct step {
     const char *name;
     struct error *(*run)(struct mover *);
-    void (*undo)(struct mover *);
+    void (*undo)(struct mover *); /* what cannot be undone now sets 'left' */
 } steps[] = {
-    { "note", step_note, NULL },     { "open", step_open, undo_open },      { "preflight", step_preflight, NULL },
+    { "note", step_note, undo_note }, { "open", step_open, undo_open },      { "preflight", step_preflight, NULL },
     { "copy", step_copy, undo_disks }, { "mirror", step_mirror, undo_disks }, { "admit", step_admit, NULL },
     { "send", step_send, NULL },     { "commit", step_commit, NULL },       { "clean", step_clean, NULL },
 };
@@ -200,6 +211,9 @@ static void undo_from(struct mover *mv, unsigned failed)
 static void end_failed(struct mover *mv, const struct error *e)
 {
     struct api_call *c = mv->c;
+    mv->m->cause = error_text(c->arena, e);
+    if (mv->left && move_note_put(&mv->calm, mv->m, "undo") == NULL)
+        return;
     const char *outcome = error_is(e, "TASK_CANCELLED") ? "cancelled" : "failed";
     struct error *l = ledger_end(c->arena, c->xapi->ledger, mv->m->id, LEDGER_OUT, outcome, error_text(c->arena, e), "",
                                  clock_wall(c->call.clock) * 1000);
@@ -238,6 +252,7 @@ struct error *move_run(struct api_call *c, struct move *m, const char **vm_ref_r
     task_set_cancellable(c, true);
     move_active_begin(c->xapi, m->id);
     struct error *e = run_steps(&mv);
+    move_phase(c, m, NULL);
     move_active_end(c->xapi, m->id);
     peer_pool_release(m->destination.peer);
     m->destination.peer = NULL;

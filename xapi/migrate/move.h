@@ -62,8 +62,8 @@ struct destination_ops {
     /* After the switch: the VM is there for good, its rows say so; idempotent. power: "Running", "Paused", "Suspended",
      * "Halted". Of a destination in this pool also what the source's rows said. */
     struct error *(*commit)(struct api_call *, struct move *, const char *power, int domid);
-    /* Undoes open and admit; idempotent; failures are logged and left to the destination's own recovery. */
-    void (*abort)(struct api_call *, struct move *);
+    /* Undoes open and admit; idempotent. The first error, when something is left that has to be tried again. */
+    struct error *(*abort)(struct api_call *, struct move *);
 };
 extern const struct destination_ops destination_local, destination_remote;
 
@@ -97,6 +97,7 @@ struct move {
     struct value spec;             /* vm_spec for migrate.prepare */
     struct value destination_disks; /* set of { sr, location }: what the destination opens once it has committed */
     struct value result;           /* of migrate.send */
+    const char *cause;             /* of a move that failed, while it is being undone */
     const char *final_power;       /* once committed: as of destination_ops.commit */
     int final_domid;
 };

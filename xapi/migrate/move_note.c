@@ -51,6 +51,7 @@ static struct value note_value(struct api_call *c, const struct move *m)
     value_dict_add(a, &v, "master", m->destination.ops == &destination_local ? value_map(NULL, 0) : migration_target_value(a, &m->destination.master));
     value_dict_add(a, &v, "final_uuid", value_string(or_empty(m->final_uuid)));
     value_dict_add(a, &v, "vm_there", value_string(or_empty(m->vm_there)));
+    value_dict_add(a, &v, "cause", value_string(or_empty(m->cause)));
     value_dict_add(a, &v, "power", value_string(or_empty(m->final_power)));
     value_dict_add(a, &v, "domid", value_int(m->final_domid));
     value_dict_add(a, &v, "copy", value_bool(m->options.copy));
@@ -110,6 +111,7 @@ bool move_note_read(struct arena *a, const struct ledger_row *row, struct move *
         .attempt = value_get_string(v, "attempt", ""),
         .final_uuid = value_get_string(v, "final_uuid", ""),
         .vm_there = value_get_string(v, "vm_there", ""),
+        .cause = value_get_string(v, "cause", ""),
         .final_power = value_get_string(v, "power", ""),
         .final_domid = (int)value_get_int(v, "domid", -1),
         .options = { .copy = value_get_bool(v, "copy", false), .keep_source = value_get_bool(v, "keep_source", false),

@@ -79,9 +79,17 @@ static void end(struct api_call *c, const struct move *m, const char *outcome, c
 static void roll_back(struct api_call *c, struct move *m)
 {
     disk_send_end(c, m);
-    m->destination.ops->abort(c, m);
+    struct error *e = m->destination.ops->abort(c, m);
+    if (e != NULL) {
+        log_warn("migration %s: what was made at the destination is cleared up later: %s", m->id, error_text(c->arena, e));
+        e = move_note_put(c, m, "undo"); /* the VM is free meanwhile */
+        if (e != NULL)
+            log_err("migration %s: %s", m->id, error_text(c->arena, e));
+        return;
+    }
     move_source_forget(c, m);
-    end(c, m, "failed", "the coordinator stopped in mid-migration", "rolled back: the VM is where it was");
+    bool known = m->cause != NULL && m->cause[0] != '\0';
+    end(c, m, "failed", known ? m->cause : "the coordinator stopped in mid-migration", "rolled back: the VM is where it was");
 }
 
 static struct error *complete(struct api_call *c, struct move *m)
@@ -105,7 +113,8 @@ static enum move_outcome outcome_of(struct api_call *c, const struct ledger_row 
 {
     if (strcmp(row->stage, "commit") == 0 || strcmp(row->stage, "clean") == 0)
         return MOVE_COMMITTED;
-    return strcmp(row->stage, "open") == 0 ? MOVE_ABORTED : move_outcome(c, m, false);
+    bool undoes = strcmp(row->stage, "open") == 0 || strcmp(row->stage, "undo") == 0;
+    return undoes ? MOVE_ABORTED : move_outcome(c, m, false);
 }
 
 static void settle(struct api_call *c, const struct ledger_row *row, struct move *m)
@@ -148,7 +157,9 @@ static bool mark(struct api_call *c, const struct ledger_row *row, const struct 
 static bool needs_mark(const struct ledger_row *row, const struct move *m)
 {
     bool leaves = m->destination.ops != &destination_local && !m->options.copy && !m->options.keep_source;
-    return strcmp(row->stage, "done") != 0 && (leaves || strcmp(row->stage, "clean") != 0);
+    if (strcmp(row->stage, "done") == 0 || strcmp(row->stage, "undo") == 0)
+        return false;
+    return leaves || strcmp(row->stage, "clean") != 0;
 }
 
 static bool ours(const struct ledger_row *row)

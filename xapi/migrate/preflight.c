@@ -179,16 +179,20 @@ struct error *preflight_verb_preflight(struct call *c, struct xapi *xapi, const 
 }
 
 /* --- on the coordinator ----------------------------------------------------------------------------------------------- */
-static struct value shared_disks(struct api_call *c, const struct move *m)
+/* Of the guest's own disks those that stay, or those that the destination has made. */
+static struct value own_disks(struct api_call *c, const struct move *m, bool stay)
 {
     struct value_list list = { 0 };
     for (unsigned i = 0; i < m->n_disks; i++) {
         const struct move_disk *d = &m->disks[i];
-        if (d->how != MOVE_DISK_STAYS || d->is_snapshot || d->is_suspend_image)
+        const char *sr = d->target_sr_uuid, *location = d->target_location;
+        if ((d->how == MOVE_DISK_STAYS) != stay || d->is_snapshot || d->is_suspend_image)
+            continue;
+        if (!stay && (sr == NULL || *sr == '\0' || location == NULL || *location == '\0'))
             continue;
         struct value_dict one = { 0 };
-        value_dict_add(c->arena, &one, "sr", value_string(d->target_sr_uuid != NULL ? d->target_sr_uuid : d->sr_uuid));
-        value_dict_add(c->arena, &one, "location", value_string(d->target_location != NULL ? d->target_location : d->location));
+        value_dict_add(c->arena, &one, "sr", value_string(sr != NULL && *sr != '\0' ? sr : d->sr_uuid));
+        value_dict_add(c->arena, &one, "location", value_string(location != NULL && *location != '\0' ? location : d->location));
         value_list_add(c->arena, &list, value_dict_value(&one));
     }
     return value_list_value(&list);
@@ -203,8 +207,8 @@ static struct error *preflight_args(struct api_call *c, const struct move *m, st
     struct value_dict d = { 0 };
     value_dict_add(c->arena, &d, "destination", migration_target_value(c->arena, &m->destination.target));
     value_dict_add(c->arena, &d, "back", migration_target_value(c->arena, &back));
-    value_dict_add(c->arena, &d, "disks", m->destination_disks.kind == VALUE_SET ? m->destination_disks : value_set(NULL, 0));
-    value_dict_add(c->arena, &d, "shared", shared_disks(c, m));
+    value_dict_add(c->arena, &d, "disks", own_disks(c, m, false));
+    value_dict_add(c->arena, &d, "shared", own_disks(c, m, true));
     *args_r = value_dict_value(&d);
     return NULL;
 }

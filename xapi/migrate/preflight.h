@@ -1,7 +1,7 @@
 /* Before a byte of the guest moves: is the way there, both ways? Runs on the source host as verb "migrate.preflight", over
  * the same address, port and credentials as the migration itself.
  *
- *   migrate.preflight  destination (as in migrate.send), disks (destination's: set of { sr, location }), shared (set of
+ *   migrate.preflight  destination (as in migrate.send), disks (made there: set of { sr, location }), shared (set of
  *                      { sr, location } that the guest uses and the destination must open too), back (as "destination":
  *                      where the destination reaches this host)
  *     -> rtt_us, clock_offset_us (theirs minus ours, by the middle of the fastest exchange), bandwidth (bytes/s there),

@@ -3,6 +3,8 @@
  * Verb migrate.prepare. Arguments: migration_id, vm (uuid here, in the end), temp (uuid until then), spec, key, disks (opened
  * here once it has committed), vifs (announced here), paused (it stays so). Answer: what is offered beyond the plain protocol
  * (wire.h). A migration whose source does not come within incoming-patience seconds is given up. */
+#include "xapi/migrate/receiver.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -10,7 +12,6 @@
 #include "rpc/base/log.h"
 #include "rpc/base/uuid.h"
 #include "xapi/migrate/announce.h"
-#include "xapi/migrate/receiver.h"
 #include "xapi/migrate/wire.h"
 
 LOG_MODULE(receiver);

@@ -8,6 +8,8 @@
 
 LOG_MODULE(receiver);
 
+#define DECIDE_AGAIN_MS 500
+
 struct error *incoming_refused(struct arena *a, const char *id)
 {
     return err_internal(a, "migration %s was aborted here and stays so", id);
@@ -22,8 +24,20 @@ static void break_memory_locked(struct incoming *in)
             bytes_abort(in->mem[i]);
 }
 
-/* Returns the outcome. A journal that cannot be written decides nothing for COMMITTED (it turns into
- * ABORTED in memory, and the caller destroys the domain), since what is not durable was never said. */
+/* COMMITTED could not be written. Should it be on the disk all the same, ABORTED must stand behind it before anyone hears that the
+ * migration is over: until that can be written nobody is answered. */
+static void abort_for_sure(struct arena *a, struct migrations *m, struct incoming *in)
+{
+    struct error *e;
+    while ((e = incoming_note(a, m, in, JOURNAL_ABORTED)) != NULL) {
+        log_warn_rl("migration %s cannot be decided: %s", in->id, error_text(a, e));
+        if (!migrations_pause(m, DECIDE_AGAIN_MS))
+            return;
+    }
+}
+
+/* Returns the outcome. A journal that cannot be written decides nothing for COMMITTED: it turns into ABORTED, and the caller
+ * destroys the domain. */
 enum phase incoming_decide(struct arena *a, struct migrations *m, struct incoming *in, enum phase wish)
 {
     lock_take(&m->lock);
@@ -42,6 +56,8 @@ enum phase incoming_decide(struct arena *a, struct migrations *m, struct incomin
     struct error *e = incoming_note(a, m, in, wish == PHASE_COMMITTED ? JOURNAL_COMMITTED : JOURNAL_ABORTED);
     if (e != NULL) {
         log_err("migration %s: %s", in->id, error_text(a, e));
+        if (wish == PHASE_COMMITTED)
+            abort_for_sure(a, m, in);
         wish = PHASE_ABORTED;
     }
     lock_take(&m->lock);

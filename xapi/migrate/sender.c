@@ -17,9 +17,10 @@
  *   will_not_converge, postcopy, pages_left, postcopy_bytes, postcopy_error, paused, network_blackout_us and frames (where the
  *   destination announced), fixed_us, phase.<step>_us for every step that ran.
  * Errors beside those of the steps: SAVE_NO_CONVERGENCE, SAVE_TIMEOUT, SAVE_YIELDED (xenops/backend.h) as they are. */
+#include "xapi/migrate/sender.h"
+
 #include "rpc/base/fault.h"
 #include "rpc/base/log.h"
-#include "xapi/migrate/sender.h"
 
 LOG_MODULE(sender);
 

@@ -465,9 +465,9 @@ void agent_http(struct http_exchange *exchange, void *ctx)
 {
     struct xapi *xapi = ctx;
     const struct http_request *http = http_request(exchange);
+    bool safe = http->tls || http->unix_socket || !config_bool(xapi->config, "migration-https-only"); /* the last: the operator's choice */
 
-    bool plain_is_fine = !config_bool(xapi->config, "migration-https-only"); /* the operator's choice: hosts talk without TLS */
-    if (!(http->tls || http->unix_socket || plain_is_fine) || !secret_fits(xapi, exchange)) {
+    if (!safe || !secret_fits(xapi, exchange)) {
         log_warn_rl("refused an agent call from %s", http->peer);
         reply_status(exchange, 403);
         return;

@@ -29,10 +29,19 @@ struct sim_domain *sim_domain_ref(struct sim_domain *d)
     return d;
 }
 
+void sim_memory_unmap(struct sim_domain *d)
+{
+    uint8_t *memory = atomic_exchange(&d->memory, NULL);
+
+    if (memory != NULL)
+        munmap(memory, d->n_pages * GUEST_PAGE);
+}
+
 void sim_domain_unref(struct sim_domain *d)
 {
     if (d == NULL || atomic_fetch_sub(&d->refs, 1) != 1)
         return;
+    sim_memory_unmap(d);
     if (d->control != NULL)
         munmap(d->control, d->control_size);
     fd_close(&d->pidfd);

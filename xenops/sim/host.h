@@ -50,6 +50,7 @@ struct sim_domain {
     atomic_int end;          /* enum guest_end; NONE while it lives */
     char *spec;              /* state text of its vm_spec */
     struct sim_busy *busy;   /* lock: the save or post-copy that goes on; NULL: none */
+    _Atomic(uint8_t *) memory; /* our mapping of its RAM since a save or restore, until it runs; or NULL. Taken by exchange */
     uint64_t *missing;       /* post-copy: one bit a page to come; belongs to restore, then to receive */
     int faults_fd;           /* post-copy: the guest's userfaultfd, or -1 */
     uint64_t guest_ram;      /* where the guest has its RAM */
@@ -96,6 +97,7 @@ struct error *sim_bad_state(struct call *, const char *expected, const char *act
 enum domain_state sim_domain_state(const struct sim_domain *);
 /* Waits for the end until 'until_ms' on the host's clock (0: for ever): false when that passed or on cancellation. */
 bool sim_domain_wait_end(struct call *, struct sim_host *, struct sim_domain *, int64_t until_ms);
+void sim_memory_unmap(struct sim_domain *); /* what a save or restore mapped, if it still is */
 #define AUTO_DOMAIN CLEANUP(sim_domain_cleanup) struct sim_domain
 static inline void sim_domain_cleanup(struct sim_domain **d) { sim_domain_unref(*d); }
 

@@ -97,7 +97,16 @@ struct error *sim_build(struct call *c, void *host, const char *uuid, const stru
 {
     return simple(c, host, uuid, GUEST_VERB_BUILD, "halted");
 }
-struct error *sim_unpause(struct call *c, void *host, const char *uuid) { return simple(c, host, uuid, GUEST_VERB_UNPAUSE, "paused"); }
+struct error *sim_unpause(struct call *c, void *host, const char *uuid)
+{
+    AUTO_DOMAIN *d = NULL;
+
+    TRY(sim_domain_find_alive(c, host, uuid, &d));
+    TRY(sim_guest_call(c, d, GUEST_VERB_UNPAUSE, 0, NULL, 0, "paused"));
+    if (atomic_load(&d->control->postcopy) != GUEST_POSTCOPY_FILLING)
+        sim_memory_unmap(d);
+    return NULL;
+}
 struct error *sim_pause(struct call *c, void *host, const char *uuid) { return simple(c, host, uuid, GUEST_VERB_PAUSE, "running"); }
 
 /* Not one of whom another copy runs already. */
@@ -110,7 +119,9 @@ struct error *sim_resume(struct call *c, void *host, const char *uuid)
     if (atomic_load(&d->control->postcopy) == GUEST_POSTCOPY_GIVEN)
         return sim_bad_state(c, "suspended", "postcopy");
     atomic_compare_exchange_strong(&d->control->postcopy, &offered, GUEST_POSTCOPY_NONE);
-    return sim_guest_call(c, d, GUEST_VERB_RESUME, 0, NULL, 0, "suspended");
+    TRY(sim_guest_call(c, d, GUEST_VERB_RESUME, 0, NULL, 0, "suspended"));
+    sim_memory_unmap(d);
+    return NULL;
 }
 
 struct error *sim_throttle(struct call *c, void *host, const char *uuid, unsigned percent)

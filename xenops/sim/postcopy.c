@@ -73,10 +73,9 @@ struct error *sim_postcopy_send(struct call *c, void *host, const char *uuid, st
     TRY(sim_domain_find(c, h, uuid, &d)); /* its memory is here even where its process is not */
     if (d->control == NULL || !atomic_compare_exchange_strong(&d->control->postcopy, &offered, GUEST_POSTCOPY_GIVEN))
         return sim_bad_state(c, "suspended", "postcopy");
-    size_t size = d->n_pages * GUEST_PAGE;
-    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, d->ram_fd, 0);
-    if (memory == MAP_FAILED)
-        return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
+    uint8_t *memory = atomic_exchange(&d->memory, NULL);
+    if (memory == NULL)
+        return err_internal(c->arena, "guest %d: its memory is not mapped", d->domid);
     const struct postcopy_source source = { .memory = memory, .n_pages = d->n_pages, .left = guest_bitmap(d->control) };
     struct error *e = sim_busy_begin(c, h, d, stream, true, &busy);
     if (e == NULL) {
@@ -85,7 +84,7 @@ struct error *sim_postcopy_send(struct call *c, void *host, const char *uuid, st
         log_debug("guest %d: %llu pages sent after it, %llu of them asked for", d->domid, (unsigned long long)sent.pages,
                   (unsigned long long)sent.wanted);
     }
-    munmap(memory, size);
+    munmap(memory, d->n_pages * GUEST_PAGE);
     return e;
 }
 
@@ -205,7 +204,6 @@ static void progress(void *ctx, uint64_t left)
 static struct error *fill(struct call *c, struct sim_domain *d, struct byte_stream *stream, struct postcopy_got *got)
 {
     struct filling f = { .domain = d };
-    size_t size = d->n_pages * GUEST_PAGE;
     int rc = filling_open(&f);
     AUTO_FD wait_fd = f.wait_fd;
     const struct postcopy_target target = {
@@ -215,12 +213,11 @@ static struct error *fill(struct call *c, struct sim_domain *d, struct byte_stre
 
     if (rc < 0)
         return err_internal(c->arena, "guest %d: waiting for its faults: %s", d->domid, strerror(-rc));
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->ram_fd, 0);
-    if (memory == MAP_FAILED)
-        return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
-    f.memory = memory;
+    f.memory = atomic_exchange(&d->memory, NULL);
+    if (f.memory == NULL)
+        return err_internal(c->arena, "guest %d: its memory is not mapped", d->domid);
     struct error *e = postcopy_pull(c, stream, &target, got);
-    munmap(memory, size);
+    munmap(f.memory, d->n_pages * GUEST_PAGE);
     return e;
 }
 

@@ -52,7 +52,7 @@ static struct error *fill_memory(struct call *c, struct sim_domain *d, struct by
     struct error *e = input_read(c, stream, &target, r);
     if (e == NULL && fault != NULL && strcmp(fault, "flip-page") == 0)
         flip_page(d, memory);
-    munmap(memory, size);
+    atomic_store(&d->memory, memory); /* taking it down takes its time, too: not while the guest stands */
     return e;
 }
 

@@ -146,8 +146,8 @@ struct error *sim_save(struct call *c, void *host, const char *uuid, struct byte
     if (sim_domain_state(d) != DOMAIN_RUNNING)
         return sim_bad_state(c, "running", sim_domain_state(d) == DOMAIN_SUSPENDED ? "suspended" : "paused");
     TRY(sim_postcopy_refuse(c, d, "running"));
-    size_t size = d->n_pages * GUEST_PAGE;
-    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, d->ram_fd, 0);
+    sim_memory_unmap(d);
+    void *memory = mmap(NULL, d->n_pages * GUEST_PAGE, PROT_READ, MAP_SHARED, d->ram_fd, 0);
     if (memory == MAP_FAILED)
         return err_internal(c->arena, "guest %d: its memory cannot be mapped: %s", d->domid, strerror(errno));
     struct saving s = { .host = h, .domain = d };
@@ -157,6 +157,8 @@ struct error *sim_save(struct call *c, void *host, const char *uuid, struct byte
         e = sim_busy_end(c, &busy, save(&busy.call, &s, memory, stream, policy, callbacks, r));
         atomic_store(&d->control->throttle, slowed);
     }
-    munmap(memory, size);
+    atomic_store(&d->memory, memory); /* taking it down takes its time: not while the guest stands */
+    if (e != NULL)
+        sim_memory_unmap(d);
     return e;
 }
