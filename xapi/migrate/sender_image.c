@@ -28,6 +28,13 @@ static void on_progress(void *ctx, const struct save_progress *p)
     call_progress(s->c, 0.02 + 0.93 * p->fraction);
 }
 
+/* A mirror that is lost is better told now than inside the blackout. */
+static struct error *on_last_moment(void *ctx, struct call *c)
+{
+    struct sender *s = ctx;
+    return migration_disks_ready(c, s->m->xapi, &s->disks);
+}
+
 static struct error *on_suspended(void *ctx, struct call *c)
 {
     struct sender *s = ctx;
@@ -119,7 +126,7 @@ static struct error *peer_word(struct sender *s, struct error *own, bool silent)
 
 struct error *sender_save(struct sender *s)
 {
-    const struct save_callbacks callbacks = { .ctx = s, .progress = on_progress, .after_suspend = on_suspended, .before_resume = on_way_back };
+    const struct save_callbacks callbacks = { .ctx = s, .progress = on_progress, .before_suspend = on_last_moment, .after_suspend = on_suspended, .before_resume = on_way_back };
     AUTO_FD done_fd = eventfd(0, EFD_CLOEXEC);
     struct watch watch = { .s = s };
 
