@@ -176,6 +176,20 @@ static struct error *move_noted(struct api_call *c, const char *id, struct disk_
     return e;
 }
 
+/* What the marks would be refused for, but for what is under way: that is waited for in its turn. */
+static struct error *allowed(struct api_call *c, const char *vdi_ref)
+{
+    AUTO_TXN txn = txn_begin(c->db, c->arena);
+    const struct row *vdi, *vm;
+
+    TRY(txn_need(txn, CLASS_VDI, vdi_ref, &vdi));
+    TRY(first_vm(c, vdi, &vm));
+    struct error *e = operation_check(c, txn, CLASS_VM, vm, "migrate_send", true);
+    if (e == NULL || error_is(e, "OTHER_OPERATION_IN_PROGRESS"))
+        e = operation_check(c, txn, CLASS_VDI, vdi, "mirror", true);
+    return error_is(e, "OTHER_OPERATION_IN_PROGRESS") ? NULL : e;
+}
+
 static struct error *move_in_place(struct api_call *c, const struct api_VDI_pool_migrate_args *a, const char *id, struct disk_move *move, const char *vm_ref,
                                    struct value *result_r)
 {
@@ -212,6 +226,7 @@ struct error *api_VDI_pool_migrate(struct api_call *c, const struct api_VDI_pool
     const struct row *vm;
     bool there;
 
+    TRY(allowed(c, a->vdi));
     TRY(plan(c, a, &move, &there, &vm));
     TRY(move_options_read(c->arena, a->options, &options));
     *result_r = value_string(a->vdi); /* it is there already */

@@ -13,6 +13,7 @@
 
 #define PEER_TIMEOUT_S 10
 #define LOOK_MS 50
+#define LOOKS 4 /* in post-copy */
 
 struct request {
     struct guest_request head;
@@ -54,11 +55,11 @@ static void give_up(struct guest *g, int fd, const char *failed)
     answer_text(fd, GUEST_ANSWER_FAILED, failed);
 }
 
-/* Nothing runs any more, but a vCPU whose page never comes: that one stands, too. */
+/* Nothing runs any more, but vCPUs that wait for their page: these stand, too, and come to the gate once it is there. */
 static void stand(struct guest *g)
 {
-    while (!gate_close_within(&g->gate, LOOK_MS))
-        if (faults_lost(g))
+    for (unsigned i = 0; !gate_close_within(&g->gate, LOOK_MS); i++)
+        if (faults_pending(g) && (i >= LOOKS || faults_lost(g)))
             return;
 }
 

@@ -78,8 +78,7 @@ bool faults_end(struct guest *g, bool running, bool verify, char failed_r[64])
         fprintf(stderr, "VERIFY FAIL %s %s\n", g->settings.uuid, failed_r);
         return false;
     }
-    if (running)
-        gate_close(&g->gate);
+    gate_close(&g->gate); /* also where it is closed: somebody may have waited for a page since then */
     xfree(g->unverified);
     g->unverified = NULL;
     if (g->adopt)

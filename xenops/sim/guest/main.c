@@ -31,7 +31,7 @@ static void finish(struct guest *g)
 
     disks_give_up(g);
     while (!gate_close_within(&g->gate, LOOK_MS))
-        if (faults_lost(g) || (faults_pending(g) && clock_ms(g->clock) >= until))
+        if (faults_lost(g) || (faults_pending(g) && (how == GUEST_END_CRASH || clock_ms(g->clock) >= until)))
             break; /* a vCPU stands at a page that does not come */
     if (atomic_load(&g->bad_page) != UINT64_MAX) {
         g->verify = arena_printf(g->arena, "FAIL:%llu", (unsigned long long)atomic_load(&g->bad_page));
