@@ -31,18 +31,22 @@ static void measure_round(struct saver *s, int64_t us, uint64_t bytes)
     s->progress.link_rate = s->facts.rate;
 }
 
-/* Said once, after the first round of dirty pages, or at the last moment. */
+/* Said once, after the first round of dirty pages, or at the last moment; and looked at again after each round. */
 static void predict(struct saver *s, bool at_last)
 {
     struct save_progress *p = &s->progress;
     int64_t bandwidth = saver_bandwidth(s);
     double live = bandwidth > 0 && (double)bandwidth < s->facts.rate ? (double)bandwidth : s->facts.rate;
 
-    if (p->predicted_total_us >= 0 || s->facts.rate <= 0 || (p->round < 2 && !at_last))
+    if (s->facts.rate <= 0 || (p->round < 2 && !at_last))
         return;
-    struct precopy_prediction said = { precopy_blackout_us(&s->facts), precopy_blackout_us(&s->facts) };
+    struct precopy_prediction said = { precopy_blackout_us(&s->facts), precopy_blackout_us(&s->facts), true };
     if (!at_last)
         said = precopy_predict(&s->history, (double)s->facts.dirty, live, &s->facts, s->policy);
+    s->facts.doomed = said.fits ? 0 : s->facts.doomed + 1;
+    s->facts.will_not_converge = s->facts.will_not_converge || !said.fits;
+    if (p->predicted_total_us >= 0)
+        return;
     p->predicted_blackout_us = (int64_t)said.blackout_us;
     p->predicted_total_us = saver_now_us(s) - s->started_us + (int64_t)said.more_us;
 }
@@ -71,7 +75,7 @@ static struct error *one_round(struct saver *s)
     TRY(s->progress.round == 0 ? saver_send_all(s) : saver_send_dirty(s));
     TRY(saver_settle(s));
     int64_t us = saver_now_us(s) - began;
-    f->sent = s->progress.round == 0 ? s->source->n_pages : s->out.pages_sent - pages;
+    f->sent = s->out.pages_sent - pages;
     f->rounds = ++s->progress.round;
     f->dirty = s->round_pages = saver_count_dirty(s);
     measure_round(s, us, output_bytes(&s->out) - bytes);
@@ -127,10 +131,10 @@ static struct error *live_rounds(struct saver *s, enum precopy_decision *end_r)
         TRY(one_round(s));
         look_at_facts(s);
         d = s->leave != PRECOPY_GO_ON ? s->leave : precopy_decide(&s->facts, s->policy);
-        s->progress.will_not_converge = s->facts.will_not_converge;
         if (d == PRECOPY_SLOW_DOWN)
             slow_down(s);
         predict(s, d != PRECOPY_GO_ON && d != PRECOPY_SLOW_DOWN);
+        s->progress.will_not_converge = s->facts.will_not_converge;
         saver_report(s, false);
         if (d == PRECOPY_GO_ON && s->facts.hold)
             TRY(hold(s));

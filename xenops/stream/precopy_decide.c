@@ -10,6 +10,11 @@
 #define HOPELESS_MAX 3u     /* rounds with nearly as much dirtied as sent, likewise */
 #define PROGRESS 0.95       /* less than this part of the pages before is progress */
 #define NO_PROGRESS 0.9     /* more than this part of what was sent is dirty again: it will not converge */
+#define DOOMED_MAX 2u       /* rounds after which no end was in sight, likewise */
+#define HELP_EARLY 0.6      /* more than this part is dirty again, and help is allowed: not waited for */
+#define HELPED 0.4          /* and a guest is slowed down until this part would be */
+#define GOOD_US 20000.0     /* the pages of a blackout that nobody needs to shorten */
+#define STILL_SHRINKS 0.92  /* above it, it is shortened by another round while a round still gains so much */
 #define MARGIN 1.15         /* the last round is not always as fast as the others */
 #define MARGIN_US 2000
 #define SPARE 0.1           /* of the downtime, for pages, when the expected fixed cost alone takes all of it */
@@ -57,17 +62,38 @@ static bool goals_lost(struct precopy_facts *f, const struct save_policy *p)
     f->previous = f->dirty;
     if (hopeless && f->rounds >= 2)
         f->will_not_converge = true;
-    return f->rounds >= most || f->stalled >= STALLED_MAX || f->hopeless >= HOPELESS_MAX;
+    return f->rounds >= most || f->stalled >= STALLED_MAX || f->hopeless >= HOPELESS_MAX || f->doomed >= DOOMED_MAX;
 }
 
-static unsigned slower(unsigned percent)
+/* Where the guest may be helped, waiting for the goals to be lost only costs time. */
+static bool help_early(const struct precopy_facts *f, const struct save_policy *p)
+{
+    bool can = (p->postcopy && f->can_postcopy) || (p->auto_converge && f->can_throttle && f->throttle < PRECOPY_THROTTLE_MAX);
+    return can && f->sent > 0 && (double)f->dirty >= (double)f->sent * HELP_EARLY;
+}
+
+/* The rest would do, but another round makes it smaller yet. */
+static bool shrinks(struct precopy_facts *f, const struct save_policy *p)
+{
+    unsigned most = p->max_rounds != 0 ? p->max_rounds : ROUNDS;
+    bool gains = (double)f->dirty < (double)f->previous * STILL_SHRINKS;
+
+    if (f->rounds + 1 >= most || pages_us(f) <= GOOD_US || !gains)
+        return false;
+    f->previous = f->dirty;
+    return true;
+}
+
+/* The next step at least, and as many as the last round asks for. */
+static unsigned slower(const struct precopy_facts *f)
 {
     static const unsigned steps[] = { 20, 35, 50, 65, PRECOPY_THROTTLE_MAX };
+    double again = f->sent > 0 ? (double)f->dirty / (double)f->sent * 100 / (100 - f->throttle) : 1;
 
     for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-        if (steps[i] > percent)
+        if (steps[i] > f->throttle && again * (100 - steps[i]) / 100 <= HELPED)
             return steps[i];
-    return percent;
+    return PRECOPY_THROTTLE_MAX;
 }
 
 static enum precopy_decision ladder(struct precopy_facts *f, const struct save_policy *p)
@@ -75,8 +101,8 @@ static enum precopy_decision ladder(struct precopy_facts *f, const struct save_p
     if (p->postcopy && f->can_postcopy)
         return PRECOPY_POSTCOPY;
     if (p->auto_converge && f->can_throttle && f->throttle < PRECOPY_THROTTLE_MAX) {
-        f->throttle = slower(f->throttle);
-        f->stalled = f->hopeless = 0; /* what comes now is another guest */
+        f->throttle = slower(f);
+        f->stalled = f->hopeless = f->doomed = 0; /* what comes now is another guest */
         return PRECOPY_SLOW_DOWN;
     }
     if (p->fallback_stop || f->max_downtime_ms == 0)
@@ -110,13 +136,13 @@ enum precopy_decision precopy_decide(struct precopy_facts *f, const struct save_
     if (d != PRECOPY_GO_ON && !(f->hold && d != PRECOPY_TIMEOUT))
         return d;
     if (f->hold) { /* the rounds only keep up with the guest */
-        f->stalled = f->hopeless = 0;
+        f->stalled = f->hopeless = f->doomed = 0;
         f->previous = f->dirty;
         return PRECOPY_GO_ON;
     }
     if (fits(f))
-        return PRECOPY_FITS;
-    return goals_lost(f, p) ? ladder(f, p) : PRECOPY_GO_ON;
+        return shrinks(f, p) ? PRECOPY_GO_ON : PRECOPY_FITS;
+    return goals_lost(f, p) || help_early(f, p) ? ladder(f, p) : PRECOPY_GO_ON;
 }
 
 /* --- prediction ------------------------------------------------------------------------------------- */
@@ -152,7 +178,9 @@ struct precopy_prediction precopy_predict(const struct precopy_history *h, doubl
 {
     struct precopy_facts f = *facts;
     struct precopy_prediction r = { 0 };
+    bool helped = false;
 
+    f.doomed = 0;
     f.dirty = (uint64_t)dirty_now;
     f.unread = 0;
     for (;;) {
@@ -160,6 +188,8 @@ struct precopy_prediction precopy_predict(const struct precopy_history *h, doubl
         patient.deadline_ms = 0;
         patient.postcopy_after_ms = 0;
         enum precopy_decision d = precopy_decide(&f, &patient);
+        helped = helped || d == PRECOPY_SLOW_DOWN;
+        r.fits = (d == PRECOPY_FITS && !helped) || f.hold || live_rate <= 0;
         if ((d != PRECOPY_GO_ON && d != PRECOPY_SLOW_DOWN) || live_rate <= 0 || f.hold)
             break;
         double us = (double)f.dirty * PAGE_BYTES * 1e6 / live_rate;

@@ -19,6 +19,7 @@ struct precopy_facts {
     uint64_t previous;        /* dirty after the round before */
     unsigned stalled;         /* rounds in a row without progress */
     unsigned hopeless;        /* rounds in a row in which nearly as much was dirtied as sent */
+    unsigned doomed;          /* rounds in a row after which precopy_predict saw no end (kept by its caller) */
     bool will_not_converge;
     unsigned throttle;        /* percent */
 };
@@ -37,7 +38,10 @@ double precopy_blackout_us(const struct precopy_facts *);
 /* --- prediction --- */
 /* Two rounds as they were measured: so long they took, so many pages were dirty after them. */
 struct precopy_history { double us[2]; double dirty[2]; };
-struct precopy_prediction { double blackout_us, more_us; /* from now to the end of the blackout */ };
+struct precopy_prediction {
+    double blackout_us, more_us; /* from now to the end of the blackout */
+    bool fits;                   /* the goal can be kept, without anybody's help */
+};
 /* How many pages are dirty after a round of so many microseconds: each page of a working set is hit at a constant rate. */
 double precopy_dirty_after(const struct precopy_history *, double us);
 /* Rounds go on with dirty_now pages at live_rate (bytes/s) until they fit at link rate, within the goal. */

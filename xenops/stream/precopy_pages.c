@@ -44,6 +44,15 @@ static uint64_t data_from(const struct saver *s, uint64_t page, uint64_t end, in
     return found < end ? found : end;
 }
 
+/* Where the data at 'page' ends, at most 'end'. The kernel walks a run to its end each time it is asked, so the answer is kept: a
+ * page that holds data goes on holding it. */
+static uint64_t run_end(struct saver *s, uint64_t page, uint64_t end)
+{
+    if (page >= s->data_until)
+        s->data_until = data_from(s, page, s->source->n_pages, SEEK_HOLE);
+    return s->data_until < end ? s->data_until : end;
+}
+
 static void mark_dirty(struct saver *s, uint64_t page)
 {
     atomic_fetch_or_explicit(&s->source->dirty[page / 64], 1ull << (page % 64), memory_order_relaxed);
@@ -74,7 +83,7 @@ static struct error *send_chunk(struct saver *s, uint64_t *at, uint64_t to)
         uint64_t data = data_from(s, from, to, SEEK_DATA);
         for (; from < data && s->leave == PRECOPY_GO_ON; from++)
             TRY(send_page(s, from, true));
-        uint64_t hole = from < to ? data_from(s, from, to, SEEK_HOLE) : to;
+        uint64_t hole = from < to ? run_end(s, from, to) : to;
         for (; from < hole && s->leave == PRECOPY_GO_ON; from++)
             TRY(send_page(s, from, false));
     }

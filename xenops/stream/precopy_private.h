@@ -22,6 +22,7 @@ struct saver {
     struct save_progress progress;
     uint64_t round_pages; /* to send in this round */
     uint64_t round_done;
+    uint64_t data_until;  /* where the run of data that was found last ends */
     bool confirmed;       /* the peer tells what it has read */
     enum precopy_decision leave; /* not GO_ON: the round was left for this */
     int64_t burst_us, busy_us;   /* of the round: when the burst began, time in which the link was at work */
