@@ -238,7 +238,8 @@ static void saver_init(struct saver *s, struct byte_stream *stream)
     s->progress.predicted_blackout_us = s->progress.predicted_total_us = -1;
     s->confirmed = confirm_unread(stream, &unread);
     s->facts = (struct precopy_facts){
-        .fixed_us = precopy_fixed_us(s->source->n_pages), .fixed_known = precopy_fixed_known(), .began_ms = s->started_us / 1000,
+        .fixed_us = precopy_fixed_us(s->source->n_pages), .usual_us = precopy_fixed_usual_us(s->source->n_pages),
+        .fixed_known = precopy_fixed_known(), .began_ms = s->started_us / 1000,
         .can_throttle = s->source->throttle != NULL, .can_postcopy = true, .previous = s->source->n_pages,
     };
     output_init(&s->out, stream, s->source->memory);

@@ -45,6 +45,7 @@ NODISCARD struct error *precopy_save(struct call *, const struct precopy_source 
 /* --- what the switch costs beside the last pages: suspending, disks, handshakes, completing the image there --- */
 /* Remembered in this process by the size of guests, slowly forgotten downwards. Any thread. Microseconds. */
 int64_t precopy_fixed_us(uint64_t n_pages); /* an assumption until something was learned */
+int64_t precopy_fixed_usual_us(uint64_t n_pages); /* the same as it mostly is, for predictions */
 bool precopy_fixed_known(void);
 void precopy_fixed_learn(int64_t n_pages, int64_t us);
 void precopy_fixed_doubt(uint64_t n_pages); /* a save failed because of it: next time a little less is taken for true */

@@ -10,11 +10,13 @@
 #define HOPELESS_MAX 3u     /* rounds with nearly as much dirtied as sent, likewise */
 #define PROGRESS 0.95       /* less than this part of the pages before is progress */
 #define NO_PROGRESS 0.9     /* more than this part of what was sent is dirty again: it will not converge */
+#define REFUSED_AFTER 8u    /* the same where the only way to end is to fail: a moment may be bad for several rounds */
 #define DOOMED_MAX 2u       /* rounds after which no end was in sight, likewise */
-#define HELP_EARLY 0.6      /* more than this part is dirty again, and help is allowed: not waited for */
+#define HELP_EARLY 0.5      /* more than this part is dirty again, and help is allowed: not waited for */
 #define HELPED 0.4          /* and a guest is slowed down until this part would be */
 #define GOOD_US 20000.0     /* the pages of a blackout that nobody needs to shorten */
 #define STILL_SHRINKS 0.92  /* above it, it is shortened by another round while a round still gains so much */
+#define IDLE_MAX 2u         /* but not after so many that gained nothing */
 #define MARGIN 1.15         /* the last round is not always as fast as the others */
 #define MARGIN_US 2000
 #define SPARE 0.1           /* of the downtime, for pages, when the expected fixed cost alone takes all of it */
@@ -50,6 +52,11 @@ static bool fits(const struct precopy_facts *f)
     return f->rate > 0 && pages_us(f) * MARGIN <= left;
 }
 
+static bool may_help(const struct precopy_facts *f, const struct save_policy *p)
+{
+    return (p->postcopy && f->can_postcopy) || (p->auto_converge && f->can_throttle && f->throttle < PRECOPY_THROTTLE_MAX);
+}
+
 /* Rounds so far in which the guest was about as fast as the link, or which gained nothing. */
 static bool goals_lost(struct precopy_facts *f, const struct save_policy *p)
 {
@@ -62,14 +69,16 @@ static bool goals_lost(struct precopy_facts *f, const struct save_policy *p)
     f->previous = f->dirty;
     if (hopeless && f->rounds >= 2)
         f->will_not_converge = true;
+    bool another_way = p->fallback_stop || f->max_downtime_ms == 0 || may_help(f, p);
+    if (!another_way)
+        return f->rounds >= most || f->stalled >= REFUSED_AFTER || f->hopeless >= REFUSED_AFTER;
     return f->rounds >= most || f->stalled >= STALLED_MAX || f->hopeless >= HOPELESS_MAX || f->doomed >= DOOMED_MAX;
 }
 
 /* Where the guest may be helped, waiting for the goals to be lost only costs time. */
 static bool help_early(const struct precopy_facts *f, const struct save_policy *p)
 {
-    bool can = (p->postcopy && f->can_postcopy) || (p->auto_converge && f->can_throttle && f->throttle < PRECOPY_THROTTLE_MAX);
-    return can && f->sent > 0 && (double)f->dirty >= (double)f->sent * HELP_EARLY;
+    return may_help(f, p) && f->sent > 0 && (double)f->dirty >= (double)f->sent * HELP_EARLY;
 }
 
 /* The rest would do, but another round makes it smaller yet. */
@@ -78,9 +87,10 @@ static bool shrinks(struct precopy_facts *f, const struct save_policy *p)
     unsigned most = p->max_rounds != 0 ? p->max_rounds : ROUNDS;
     bool gains = (double)f->dirty < (double)f->previous * STILL_SHRINKS;
 
-    if (f->rounds + 1 >= most || pages_us(f) <= GOOD_US || !gains)
+    f->idle = gains ? 0 : f->idle + 1;
+    if (f->previous == 0 || f->rounds + 1 >= most || pages_us(f) <= GOOD_US || f->idle >= IDLE_MAX)
         return false;
-    f->previous = f->dirty;
+    f->previous = gains ? f->dirty : f->previous;
     return true;
 }
 
@@ -198,7 +208,7 @@ struct precopy_prediction precopy_predict(const struct precopy_history *h, doubl
         f.dirty = (uint64_t)(precopy_dirty_after(h, us) * (100 - f.throttle) / 100);
         f.rounds++;
     }
-    r.blackout_us = precopy_blackout_us(&f);
+    r.blackout_us = precopy_blackout_us(&f) - (double)f.fixed_us + (double)(f.usual_us > 0 ? f.usual_us : f.fixed_us);
     r.more_us += r.blackout_us;
     return r;
 }

@@ -11,6 +11,7 @@ struct precopy_facts {
     double rate;              /* bytes/s of the link, uncapped; 0: not measured */
     double unread;            /* bytes that are written and not read yet */
     int64_t fixed_us;         /* precopy_fixed_us */
+    int64_t usual_us;         /* precopy_fixed_usual_us; 0: fixed_us */
     bool fixed_known;
     int64_t max_downtime_ms;  /* as it is now; 0: none declared */
     int64_t now_ms, began_ms; /* mono */
@@ -18,6 +19,7 @@ struct precopy_facts {
     /* kept by precopy_decide */
     uint64_t previous;        /* dirty after the round before */
     unsigned stalled;         /* rounds in a row without progress */
+    unsigned idle;            /* rounds in a row that made no smaller what fits already */
     unsigned hopeless;        /* rounds in a row in which nearly as much was dirtied as sent */
     unsigned doomed;          /* rounds in a row after which precopy_predict saw no end (kept by its caller) */
     bool will_not_converge;

@@ -10,7 +10,8 @@
 #define KEPT 0.75            /* of what was learned before, when the new one is less */
 #define MOST 3
 
-static _Atomic int64_t learned[SIZES];
+static _Atomic int64_t learned[SIZES]; /* what may well be needed: follows quickly upwards */
+static _Atomic int64_t usual[SIZES];   /* what is needed mostly */
 static atomic_bool any;
 
 static unsigned size_of(uint64_t n_pages) { return n_pages > 0 ? 63u - (unsigned)__builtin_clzll(n_pages) : 0; }
@@ -32,6 +33,13 @@ int64_t precopy_fixed_us(uint64_t n_pages)
     return us > 0 ? us : ASSUMED_US + (int64_t)(n_pages / ASSUMED_PAGES_A_US);
 }
 
+int64_t precopy_fixed_usual_us(uint64_t n_pages)
+{
+    int64_t us = atomic_load(&usual[size_of(n_pages)]);
+
+    return us > 0 ? us : precopy_fixed_us(n_pages);
+}
+
 void precopy_fixed_learn(int64_t n_pages, int64_t us)
 {
     _Atomic int64_t *cell = &learned[size_of(n_pages > 0 ? (uint64_t)n_pages : 0)];
@@ -41,6 +49,8 @@ void precopy_fixed_learn(int64_t n_pages, int64_t us)
         return;
     if (before > 0 && us > MOST * before) /* one bad moment is no rule */
         us = MOST * before;
+    int64_t mostly = atomic_load(&usual[cell - learned]);
+    atomic_store(&usual[cell - learned], mostly > 0 ? (mostly + us) / 2 : us);
     atomic_store(cell, us >= before ? us : (int64_t)(KEPT * (double)before + (1 - KEPT) * (double)us));
     atomic_store(&any, true);
 }
@@ -54,7 +64,9 @@ void precopy_fixed_doubt(uint64_t n_pages)
 
 void precopy_fixed_forget(void)
 {
-    for (unsigned i = 0; i < SIZES; i++)
+    for (unsigned i = 0; i < SIZES; i++) {
         atomic_store(&learned[i], 0);
+        atomic_store(&usual[i], 0);
+    }
     atomic_store(&any, false);
 }

@@ -149,7 +149,7 @@ static uint64_t stale_page(struct saver *s, bool live)
     return data_from(s, 0, s->source->n_pages - 1, SEEK_DATA);
 }
 
-/* A guest that dirtied nothing: the receiver gets the page as it was before the guest ever wrote it. */
+/* The receiver gets the page as it was before the guest ever wrote it. */
 static struct error *send_empty_page(struct saver *s, uint64_t page)
 {
     static const uint8_t empty[LIBXC_PAGE];
@@ -168,7 +168,7 @@ struct error *saver_last_pages(struct saver *s, bool live)
         s->stale = stale_page(s, live);
     s->leave = PRECOPY_GO_ON;
     TRY(live ? saver_send_dirty(s) : saver_send_all(s));
-    if (s->stale != UINT64_MAX && sent_before(s, s->stale) && s->round_pages == 0)
+    if (s->stale != UINT64_MAX && sent_before(s, s->stale)) /* the last that went out of it may be its newest version all the same */
         TRY(send_empty_page(s, s->stale));
     return NULL;
 }
