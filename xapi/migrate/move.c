@@ -132,7 +132,7 @@ static struct error *send_running(struct mover *mv)
     if (m->guest == MOVE_HALTED) /* its guest shut down in mid-migration: the disks go on */
         return NULL;
     enum move_outcome outcome = move_outcome(&mv->calm, m, !move_answered(e));
-    mv->unknown = outcome == MOVE_UNKNOWN;
+    mv->unknown = outcome == MOVE_UNKNOWN || outcome == MOVE_PENDING; /* nothing may be undone yet */
     if (outcome != MOVE_COMMITTED)
         return e;
     log_warn("migration %s: the source's word was lost (%s), but the guest is at its destination", m->id, error_text(mv->c->arena, e));
