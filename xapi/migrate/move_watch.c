@@ -197,6 +197,17 @@ void move_watch_stop(struct move_watch *w)
 }
 
 /* --- for other calls ------------------------------------------------------------------------------------------------------ */
+/* From its first step until the VM's rows say where it is. */
+static bool under_way(const struct ledger_row *row)
+{
+    static const char *const stages[] = { "open", "send", "commit" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(stages); i++)
+        if (strcmp(row->stage, stages[i]) == 0)
+            return row->side == LEDGER_OUT && strcmp(row->kind, "VDI.pool_migrate") != 0;
+    return false;
+}
+
 static bool active_row(struct api_call *c, const char *vm_ref, struct ledger_row *row_r)
 {
     const struct row *vm = db_get(c->db, c->arena, &model_classes[CLASS_VM], vm_ref);
@@ -210,7 +221,7 @@ static bool active_row(struct api_call *c, const char *vm_ref, struct ledger_row
     if (e != NULL)
         log_warn("%s", error_text(c->arena, e));
     for (unsigned i = 0; e == NULL && i < n; i++)
-        if (rows[i].side == LEDGER_OUT && strcmp(rows[i].stage, "queued") != 0 && strcmp(rows[i].kind, "VDI.pool_migrate") != 0) {
+        if (under_way(&rows[i])) {
             *row_r = rows[i];
             return true;
         }
