@@ -8,12 +8,11 @@
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
 #include "rpc/http/parse.h"
-#include "xapi/core/authenticate.h"
+#include "xapi/core/http_caller.h"
 #include "xapi/core/dispatch.h"
 #include "xapi/core/rbac.h"
 #include "xapi/core/rpc_front.h"
 #include "xapi/core/session.h"
-#include "xapi/core/subject.h"
 #include "xapi/core/task.h"
 #include "xapi/core/xapi.h"
 
@@ -69,22 +68,6 @@ struct error *http_job_object(struct http_job *j, unsigned class_id, const struc
 }
 
 /* --- who ------------------------------------------------------------------------------------------------------------ */
-static struct error *by_password(struct api_call *c, const char *user, const char *password)
-{
-    TRY(authenticate(c->arena, c->xapi->config, user, password));
-    c->user = user;
-    if (strcmp(user, "root") == 0) {
-        c->superuser = true;
-        c->roles = ~0u;
-        return NULL;
-    }
-    const struct row *subject = subject_of_user(c, user);
-    if (subject == NULL)
-        return err_session_authorization_failed(c->arena, user, "this user has no access to the pool");
-    c->roles = rbac_roles_of(row_value(subject, F_subject_roles));
-    return NULL;
-}
-
 static struct error *enter(struct http_job *j)
 {
     const char *session = http_job_parameter(j, "session_id"), *user, *password;
@@ -92,13 +75,11 @@ static struct error *enter(struct http_job *j)
     if (session != NULL && session[0] != '\0')
         return session_enter(&j->c, session);
     if (rpc_trust(j->x, j->xapi) != RPC_STRANGER) {
-        j->c.superuser = true;
-        j->c.roles = ~0u;
-        j->c.user = "root";
+        http_caller_root(&j->c);
         return NULL;
     }
     if (http_basic_auth(j->c.arena, http_request(j->x), &user, &password))
-        return by_password(&j->c, user, password);
+        return http_caller_password(&j->c, user, password);
     return err_session_invalid(j->c.arena, "");
 }
 
@@ -219,19 +200,6 @@ void http_job_skip(struct http_job *j, size_t max, int moment_ms)
 }
 
 /* --- the answer -------------------------------------------------------------------------------------------------------- */
-static int status_of(const struct error *e)
-{
-    static const struct { const char *code; int status; } table[] = {
-        { "SESSION_INVALID", 401 }, { "SESSION_AUTHENTICATION_FAILED", 401 }, { "SESSION_AUTHORIZATION_FAILED", 403 },
-        { "RBAC_PERMISSION_DENIED", 403 }, { "HANDLE_INVALID", 404 }, { "UUID_INVALID", 404 }, { "VALUE_NOT_SUPPORTED", 400 },
-    };
-
-    for (unsigned i = 0; i < ARRAY_LEN(table); i++)
-        if (error_is(e, table[i].code))
-            return table[i].status;
-    return strncmp(e->code, "IMPORT_", 7) == 0 ? 400 : 500;
-}
-
 static const char *task_line(const struct http_job *j)
 {
     return j->c.task != NULL ? arena_printf(j->c.arena, "task-id: %s\r\n", j->c.task) : "";
@@ -239,7 +207,7 @@ static const char *task_line(const struct http_job *j)
 
 static void answer_error(struct http_job *j, const struct error *e)
 {
-    int status = status_of(e);
+    int status = http_caller_status(e);
     AUTO_TEXT body = TEXT_INIT;
 
     text_add(&body, e->code);

@@ -32,6 +32,27 @@ static struct error *unknown(struct api_call *c, const char *id)
     return err_internal(c->arena, "migration %s is not known here, or is over", id);
 }
 
+/* What a verb about a known migration works with. */
+struct act { struct api_call c; const char *id; struct ledger_row row; struct incoming_move m; bool known; };
+
+static struct error *act_begin(struct act *a, struct call *outer, struct xapi *xapi, const struct value *args)
+{
+    *a = (struct act){ .known = false };
+    TRY(need(outer, args, "migration_id", &a->id));
+    incoming_call(&a->c, xapi, outer, a->id);
+    return incoming_find(&a->c, a->id, &a->row, &a->m, &a->known);
+}
+
+static bool is_done(const struct act *a)
+{
+    return strcmp(a->row.stage, "done") == 0;
+}
+
+static bool has_failed(const struct act *a)
+{
+    return is_done(a) && strcmp(a->row.outcome, "success") != 0;
+}
+
 static void end(struct api_call *c, const char *id, const char *outcome, const char *cause, const char *recovery)
 {
     struct error *e = ledger_end(c->arena, c->xapi->ledger, id, LEDGER_IN, outcome, cause, recovery, clock_wall(c->call.clock) * 1000);
@@ -202,33 +223,28 @@ static struct error *admit_running(struct api_call *c, const struct incoming_mov
 
 struct error *incoming_verb_admit(struct call *outer, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
-    const char *id, *vm_ref;
+    const char *vm_ref;
     const struct value *vbds = value_get(args, "vbds"), *vifs = value_get(args, "vifs");
     const struct row *vm;
     struct value_dict answer = { 0 };
-    struct incoming_move m;
-    struct ledger_row row;
-    struct api_call c;
-    bool known;
+    struct act a;
 
-    TRY(need(outer, args, "migration_id", &id));
+    TRY(act_begin(&a, outer, xapi, args));
     TRY(need(outer, args, "vm", &vm_ref));
-    incoming_call(&c, xapi, outer, id);
-    TRY(incoming_find(&c, id, &row, &m, &known));
-    if (!known || strcmp(row.stage, "done") == 0)
-        return unknown(&c, id);
-    TRY(db_need(c.db, c.arena, CLASS_VM, vm_ref, &vm));
-    if (strcmp(row_map(vm, F_VM_other_config, INCOMING_KEY, ""), id) != 0)
-        return err_internal(outer->arena, "VM %s did not come with migration %s", vm_ref, id);
-    m.vm = vm_ref;
-    m.running = value_get_bool(args, "running", false);
-    m.vbds = vbds != NULL ? *vbds : value_set(NULL, 0);
-    m.vifs = vifs != NULL ? *vifs : value_set(NULL, 0);
-    TRY(incoming_put(&c, &m, "send"));
-    if (m.running)
-        TRY(admit_running(&c, &m, &answer));
-    incoming_mark(&c, &m);
-    value_dict_add(c.arena, &answer, "final_uuid", value_string(row_string(vm, F_VM_uuid)));
+    if (!a.known || is_done(&a))
+        return unknown(&a.c, a.id);
+    TRY(db_need(a.c.db, a.c.arena, CLASS_VM, vm_ref, &vm));
+    if (strcmp(row_map(vm, F_VM_other_config, INCOMING_KEY, ""), a.id) != 0)
+        return err_internal(outer->arena, "VM %s did not come with migration %s", vm_ref, a.id);
+    a.m.vm = vm_ref;
+    a.m.running = value_get_bool(args, "running", false);
+    a.m.vbds = vbds != NULL ? *vbds : value_set(NULL, 0);
+    a.m.vifs = vifs != NULL ? *vifs : value_set(NULL, 0);
+    TRY(incoming_put(&a.c, &a.m, "send"));
+    if (a.m.running)
+        TRY(admit_running(&a.c, &a.m, &answer));
+    incoming_mark(&a.c, &a.m);
+    value_dict_add(outer->arena, &answer, "final_uuid", value_string(row_string(vm, F_VM_uuid)));
     *result_r = value_dict_value(&answer);
     return NULL;
 }
@@ -236,26 +252,21 @@ struct error *incoming_verb_admit(struct call *outer, struct xapi *xapi, const s
 /* --- commit, abort, ask ---------------------------------------------------------------------------------------------------- */
 struct error *incoming_verb_commit(struct call *outer, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
-    const char *id, *power;
-    struct incoming_move m;
-    struct ledger_row row;
-    struct api_call c;
-    bool known;
+    const char *power;
+    struct value_dict answer = { 0 };
+    struct act a;
 
-    TRY(need(outer, args, "migration_id", &id));
+    TRY(act_begin(&a, outer, xapi, args));
     TRY(need(outer, args, "power", &power));
-    incoming_call(&c, xapi, outer, id);
-    TRY(incoming_find(&c, id, &row, &m, &known));
-    if (!known || (strcmp(row.stage, "done") == 0 && strcmp(row.outcome, "success") != 0))
-        return unknown(&c, id);
-    if (strcmp(row.stage, "done") != 0) {
-        TRY(incoming_settle(&c, &m, power, (int)value_get_int(args, "domid", -1), value_get_bool(args, "persistent", true)));
-        end(&c, id, "success", "", "");
-        vm_run_tell(&c, m.vm, "VM_MIGRATED", "migrated to this pool");
+    if (!a.known || has_failed(&a))
+        return unknown(&a.c, a.id);
+    if (!is_done(&a)) {
+        TRY(incoming_settle(&a.c, &a.m, power, (int)value_get_int(args, "domid", -1), value_get_bool(args, "persistent", true)));
+        end(&a.c, a.id, "success", "", "");
+        vm_run_tell(&a.c, a.m.vm, "VM_MIGRATED", "migrated to this pool");
     }
-    struct member *members = arena_alloc(outer->arena, sizeof *members);
-    *members = member_of("vm", value_string(m.vm));
-    *result_r = value_map(members, 1);
+    value_dict_add(outer->arena, &answer, "vm", value_string(a.m.vm));
+    *result_r = value_dict_value(&answer);
     return NULL;
 }
 
@@ -277,23 +288,18 @@ static bool runs_here(struct api_call *c, const struct incoming_move *m, const c
 
 struct error *incoming_verb_abort(struct call *outer, struct xapi *xapi, const struct value *args, struct value *result_r)
 {
-    const char *id, *power;
-    struct incoming_move m;
-    struct ledger_row row;
-    struct api_call c;
-    bool known;
+    const char *power;
+    struct act a;
     int domid;
 
     *result_r = value_map(NULL, 0);
-    TRY(need(outer, args, "migration_id", &id));
-    incoming_call(&c, xapi, outer, id);
-    TRY(incoming_find(&c, id, &row, &m, &known));
-    if (!known || (strcmp(row.stage, "done") == 0 && strcmp(row.outcome, "success") != 0))
+    TRY(act_begin(&a, outer, xapi, args));
+    if (!a.known || has_failed(&a))
         return NULL;
-    if (strcmp(row.stage, "done") == 0 || runs_here(&c, &m, &power, &domid))
-        return err_operation_not_allowed(outer->arena, arena_printf(outer->arena, "migration %s has been committed here", id));
-    TRY(incoming_undo(&c, &m));
-    end(&c, id, "failed", "given up by the sending pool", "");
+    if (is_done(&a) || runs_here(&a.c, &a.m, &power, &domid))
+        return err_operation_not_allowed(outer->arena, arena_printf(outer->arena, "migration %s has been committed here", a.id));
+    TRY(incoming_undo(&a.c, &a.m));
+    end(&a.c, a.id, "failed", "given up by the sending pool", "");
     return NULL;
 }
 

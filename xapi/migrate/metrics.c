@@ -3,12 +3,11 @@
 #include <string.h>
 
 #include "rpc/base/work.h"
-#include "xapi/core/authenticate.h"
+#include "xapi/core/http_caller.h"
 #include "xapi/core/dispatch.h"
 #include "xapi/core/rbac.h"
 #include "xapi/core/rpc_front.h"
 #include "xapi/core/session.h"
-#include "xapi/core/subject.h"
 #include "xapi/migrate/ledger_totals.h"
 #include "xapi/migrate/queue.h"
 
@@ -86,20 +85,6 @@ struct error *metrics_write(struct arena *a, struct xapi *xapi, struct text *t)
 }
 
 /* --- who may --------------------------------------------------------------------------------------------------------- */
-static struct error *by_password(struct api_call *c, const char *user, const char *password)
-{
-    TRY(authenticate(c->arena, c->xapi->config, user, password));
-    if (strcmp(user, "root") == 0) {
-        c->superuser = true;
-        return NULL;
-    }
-    const struct row *subject = subject_of_user(c, user);
-    if (subject == NULL)
-        return err_session_authorization_failed(c->arena, user, "this user has no access to the pool");
-    c->roles = rbac_roles_of(row_value(subject, F_subject_roles));
-    return NULL;
-}
-
 static struct error *admit(struct api_call *c, struct http_exchange *x)
 {
     const struct http_request *r = http_request(x);
@@ -112,7 +97,7 @@ static struct error *admit(struct api_call *c, struct http_exchange *x)
     if (session != NULL && session[0] != '\0')
         TRY(session_enter(c, session));
     else if (http_basic_auth(c->arena, r, &user, &password))
-        TRY(by_password(c, user, password));
+        TRY(http_caller_password(c, user, password));
     else
         return err_session_invalid(c->arena, "");
     return c->superuser ? NULL : rbac_need(c, READERS, "http/get_metrics");

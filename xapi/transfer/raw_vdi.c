@@ -6,6 +6,7 @@
 #include "rpc/base/log.h"
 #include "rpc/base/memory.h"
 #include "rpc/base/text.h"
+#include "xapi/core/http_caller.h"
 #include "xapi/core/rpc_front.h"
 #include "xapi/transfer/disk_stream.h"
 #include "xapi/transfer/transfer.h"
@@ -28,22 +29,10 @@ struct job {
 };
 
 /* --- answers -------------------------------------------------------------------------------------------------- */
-static int status_of(const struct error *e)
-{
-    static const struct { const char *code; int status; } table[] = {
-        { "SESSION_INVALID", 401 }, { "SESSION_AUTHENTICATION_FAILED", 401 }, { "SESSION_AUTHORIZATION_FAILED", 403 },
-        { "RBAC_PERMISSION_DENIED", 403 }, { "HANDLE_INVALID", 404 }, { "UUID_INVALID", 404 }, { "VALUE_NOT_SUPPORTED", 400 },
-    };
-    for (unsigned i = 0; i < ARRAY_LEN(table); i++)
-        if (error_is(e, table[i].code))
-            return table[i].status;
-    return 500;
-}
-
 static void answer_error(struct job *j, const struct error *e)
 {
     struct arena *a = j->call.arena;
-    int status = status_of(e);
+    int status = http_caller_status(e);
     AUTO_TEXT body = TEXT_INIT;
 
     text_add(&body, e->code);

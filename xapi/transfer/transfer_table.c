@@ -9,12 +9,11 @@
 #include "rpc/base/memory.h"
 #include "rpc/base/uuid.h"
 #include "xapi/core/api_create.h"
-#include "xapi/core/authenticate.h"
+#include "xapi/core/http_caller.h"
 #include "xapi/core/dispatch.h"
 #include "xapi/core/operations.h"
 #include "xapi/core/rbac.h"
 #include "xapi/core/session.h"
-#include "xapi/core/subject.h"
 #include "xapi/core/task.h"
 #include "xapi/pool/sr_rows.h"
 
@@ -65,22 +64,6 @@ static struct admitted *list_take(struct transfers *t, const char *id, int64_t s
 }
 
 /* --- who ----------------------------------------------------------------------------------------------------- */
-static struct error *by_password(struct api_call *c, const char *user, const char *password)
-{
-    TRY(authenticate(c->arena, c->xapi->config, user, password));
-    c->user = user;
-    if (strcmp(user, "root") == 0) {
-        c->superuser = true;
-        c->roles = ~0u;
-        return NULL;
-    }
-    const struct row *subject = subject_of_user(c, user);
-    if (subject == NULL)
-        return err_session_authorization_failed(c->arena, user, "this user has no access to the pool");
-    c->roles = rbac_roles_of(row_value(subject, F_subject_roles));
-    return NULL;
-}
-
 static struct error *enter(struct api_call *c, const struct value *args)
 {
     const char *session = value_get_string(args, "session", ""), *user = value_get_string(args, "user", "");
@@ -88,14 +71,12 @@ static struct error *enter(struct api_call *c, const struct value *args)
     if (session[0] != '\0')
         return session_enter(c, session);
     if (value_get_bool(args, "trusted", false)) {
-        c->superuser = true;
-        c->roles = ~0u;
-        c->user = "root";
+        http_caller_root(c);
         return NULL;
     }
     if (user[0] == '\0')
         return err_session_invalid(c->arena, session);
-    return by_password(c, user, value_get_string(args, "password", ""));
+    return http_caller_password(c, user, value_get_string(args, "password", ""));
 }
 
 static struct error *may(struct api_call *c, const char *kind)
