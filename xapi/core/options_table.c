@@ -49,7 +49,7 @@ const struct config_option xapi_options[] = {
     NUMBER("messages-limit", "10000", 1, 1000000, "above it the oldest messages go"),
 
     /* migration and maintenance */
-    FLAG("migration-https-only", "true", "memory and disks travel over TLS only"),
+    FLAG("migration-https-only", "true", "memory, disks and what hosts say of them travel over TLS only; false: the pool secret too goes in the clear"),
     TEXT("migration-profile", "documented", "whose rules migrations keep: documented, xapi, orchestrate or virsh; pool.other_config overrides it"),
     NUMBER("sxm-max-vdis", "6", 1, 100000, "disks of a VM that may move at once where the profile has the rule \"disks\""),
     FLAG("relax-xsm-sr-check", "true", "an SR of the same uuid in another pool is the same SR: disks in it stay"),

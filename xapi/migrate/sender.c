@@ -15,7 +15,7 @@
  * Result: rounds, pages, zero_pages, bytes (of the image), wire_bytes, blackout_us, duration_us, suspended_at_us (mono),
  *   streams, compress, predicted_blackout_us, predicted_total_us (-1: never), dirty_rate, link_rate, throttle,
  *   will_not_converge, postcopy, pages_left, postcopy_bytes, postcopy_error, paused, network_blackout_us and frames (where the
- *   destination announced), fixed_us, phase.<step>_us for every step that ran.
+ *   destination announced), domid, phase.<step>_us for every step that ran.
  * Errors beside those of the steps: SAVE_NO_CONVERGENCE, SAVE_TIMEOUT, SAVE_YIELDED (xenops/backend.h) as they are. */
 #include "xapi/migrate/sender.h"
 
