@@ -143,6 +143,7 @@ static struct error *remote_admit(struct api_call *c, struct move *m)
         member_of("migration_id", value_string(m->id)),
         member_of("vm", value_string(m->vm_there)),
         member_of("running", value_bool(m->guest == MOVE_RUNNING)),
+        member_of("persistent", value_bool(m->options.persistent)),
         member_of("vbds", plugged(c, m, CLASS_VBD, F_VM_VBDs, F_VBD_currently_attached, F_VBD_userdevice)),
         member_of("vifs", plugged(c, m, CLASS_VIF, F_VM_VIFs, F_VIF_currently_attached, F_VIF_device)),
     };
@@ -160,7 +161,6 @@ static struct error *remote_commit(struct api_call *c, struct move *m, const cha
 {
     struct member members[] = {
         member_of("migration_id", value_string(m->id)), member_of("power", value_string(power)), member_of("domid", value_int(domid)),
-        member_of("persistent", value_bool(m->options.persistent)),
     };
     struct value args = value_map(members, ARRAY_LEN(members)), result;
     TRY(ask(c, m, "incoming.commit", &args, &result));

@@ -238,6 +238,7 @@ struct error *incoming_verb_admit(struct call *outer, struct xapi *xapi, const s
         return err_internal(outer->arena, "VM %s did not come with migration %s", vm_ref, a.id);
     a.m.vm = vm_ref;
     a.m.running = value_get_bool(args, "running", false);
+    a.m.persistent = value_get_bool(args, "persistent", true);
     a.m.vbds = vbds != NULL ? *vbds : value_set(NULL, 0);
     a.m.vifs = vifs != NULL ? *vifs : value_set(NULL, 0);
     TRY(incoming_put(&a.c, &a.m, "send"));
@@ -261,7 +262,7 @@ struct error *incoming_verb_commit(struct call *outer, struct xapi *xapi, const 
     if (!a.known || has_failed(&a))
         return unknown(&a.c, a.id);
     if (!is_done(&a)) {
-        TRY(incoming_settle(&a.c, &a.m, power, (int)value_get_int(args, "domid", -1), value_get_bool(args, "persistent", true)));
+        TRY(incoming_settle(&a.c, &a.m, power, (int)value_get_int(args, "domid", -1)));
         end(&a.c, a.id, "success", "", "");
         vm_run_tell(&a.c, a.m.vm, "VM_MIGRATED", "migrated to this pool");
     }
@@ -327,7 +328,7 @@ static void look_after(struct api_call *c, const struct ledger_row *row)
     incoming_read(c->arena, row, &m);
     int64_t touched = value_get_int(&row->note, "touched", row->began_ms / 1000);
     if (strcmp(row->stage, "send") == 0 && runs_here(c, &m, &power, &domid)) {
-        struct error *e = incoming_settle(c, &m, power, domid, true);
+        struct error *e = incoming_settle(c, &m, power, domid);
         if (e == NULL)
             end(c, m.id, "success", "", "completed here: the guest runs");
         return;

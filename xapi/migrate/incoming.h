@@ -4,9 +4,9 @@
  *   incoming.open    migration_id, key, vm (uuid), vm_name, host (ref), from (uuid), from_name, disks: set of { id, sr (ref), size,
  *                    format, chosen (as of vdi_row_create), snapshot, snapshot_time, on_boot }
  *                    -> disks: map id -> { target (ref), uuid, sr_uuid, location }
- *   incoming.admit   migration_id, vm (ref, as imported), running, vbds and vifs (devices that are plugged in)
+ *   incoming.admit   migration_id, vm (ref, as imported), running, persistent, vbds and vifs (devices that are plugged in)
  *                    -> spec, final_uuid, disks (what the host opens once it has committed)
- *   incoming.commit  migration_id, power, domid, persistent -> vm (ref)
+ *   incoming.commit  migration_id, power, domid -> vm (ref)
  *   incoming.abort   migration_id
  *   incoming.ask     migration_id -> stage, outcome (ledger.h); an unknown one is "done", "failed"
  * Between open and commit or abort the ledger has a row LEDGER_IN; the VM is marked with the operation "import" and shown with

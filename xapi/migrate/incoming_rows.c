@@ -21,7 +21,7 @@ void incoming_read(struct arena *a, const struct ledger_row *row, struct incomin
     const struct value *vdis = value_get(&row->note, "vdis"), *vbds = value_get(&row->note, "vbds"), *vifs = value_get(&row->note, "vifs");
     *m = (struct incoming_move){
         .id = row->id, .vm = value_get_string(&row->note, "vm", ""), .host = value_get_string(&row->note, "host", ""),
-        .running = value_get_bool(&row->note, "running", false),
+        .running = value_get_bool(&row->note, "running", false), .persistent = value_get_bool(&row->note, "persistent", true),
         .vbds = vbds != NULL ? *vbds : value_set(NULL, 0), .vifs = vifs != NULL ? *vifs : value_set(NULL, 0),
     };
     m->n_vdis = vdis != NULL && vdis->kind == VALUE_SET ? vdis->len : 0;
@@ -45,7 +45,7 @@ struct error *incoming_put(struct api_call *c, const struct incoming_move *m, co
     for (unsigned i = 0; i < m->n_vdis; i++)
         value_list_add(c->arena, &vdis, value_string(m->vdis[i]));
     struct member members[] = {
-        member_of("vm", value_string(m->vm)), member_of("host", value_string(m->host)), member_of("running", value_bool(m->running)),
+        member_of("vm", value_string(m->vm)), member_of("host", value_string(m->host)), member_of("running", value_bool(m->running)), member_of("persistent", value_bool(m->persistent)),
         member_of("vdis", value_list_value(&vdis)), member_of("vbds", m->vbds), member_of("vifs", m->vifs),
         member_of("touched", value_int(clock_wall(c->call.clock))),
     };
@@ -112,7 +112,7 @@ static struct error *arrived(struct txn *txn, const char *vm_ref)
     return txn_map_remove(txn, CLASS_VM, vm_ref, F_VM_other_config, INCOMING_HA_KEY);
 }
 
-static struct error *settle_rows(struct api_call *c, const struct incoming_move *m, const char *power, int domid, bool persistent)
+static struct error *settle_rows(struct api_call *c, const struct incoming_move *m, const char *power, int domid)
 {
     AUTO_TXN txn = txn_begin(c->db, c->arena);
     const struct row *vm;
@@ -127,16 +127,16 @@ static struct error *settle_rows(struct api_call *c, const struct incoming_move 
     TRY(arrived(txn, m->vm));
     for (unsigned i = 0; i < row_value(vm, F_VM_snapshots)->len; i++)
         TRY(arrived(txn, row_value(vm, F_VM_snapshots)->items[i].s));
-    if (!persistent)
+    if (!m->persistent)
         TRY(txn_map_put(txn, CLASS_VM, m->vm, F_VM_other_config, INCOMING_TRANSIENT, value_string("true")));
     TRY(txn_set_string(txn, CLASS_VM, m->vm, F_VM_affinity, m->host));
     TRY(txn_set_string(txn, CLASS_VM, m->vm, F_VM_scheduled_to_be_resident_on, REF_NULL));
     return txn_commit(txn, NULL);
 }
 
-struct error *incoming_settle(struct api_call *c, const struct incoming_move *m, const char *power, int domid, bool persistent)
+struct error *incoming_settle(struct api_call *c, const struct incoming_move *m, const char *power, int domid)
 {
-    TRY(settle_rows(c, m, power, domid, persistent));
+    TRY(settle_rows(c, m, power, domid));
     if (domid < 0 && strcmp(power, "Running") != 0 && strcmp(power, "Paused") != 0) /* its guest may have ended on the way */
         vm_disks_release(c, m->vm, m->host);
     incoming_unmark(c, m);

@@ -12,7 +12,7 @@
 
 struct incoming_move {
     const char *id, *vm /* ref, "" before it is admitted */, *host;
-    bool running;
+    bool running, persistent;
     const char *const *vdis; /* refs of what was made */
     unsigned n_vdis;
     struct value vbds, vifs; /* plugged devices */
@@ -29,7 +29,7 @@ void incoming_unmark(struct api_call *, const struct incoming_move *);
 void incoming_call(struct api_call *, struct xapi *, struct call *outer, const char *id);
 
 /* The VM is here for good: rows, marks, disks' users. Idempotent. */
-NODISCARD struct error *incoming_settle(struct api_call *, const struct incoming_move *, const char *power, int domid, bool persistent);
+NODISCARD struct error *incoming_settle(struct api_call *, const struct incoming_move *, const char *power, int domid);
 /* Everything that was made goes. Idempotent; what cannot go now is tried again. */
 NODISCARD struct error *incoming_undo(struct api_call *, const struct incoming_move *);
 

@@ -11,6 +11,7 @@
 #include "xenops/stream/confirm.h"
 
 #define LOOK_MS 500
+#define CLOSE_MS 10000 /* for the disks of a guest that stands */
 
 /* --- callbacks ------------------------------------------------------------------------------------------ */
 static void on_progress(void *ctx, const struct save_progress *p)
@@ -38,8 +39,10 @@ static struct error *on_last_moment(void *ctx, struct call *c)
 static struct error *on_suspended(void *ctx, struct call *c)
 {
     struct sender *s = ctx;
+    struct call soon = *c; /* the guest stands: a disk that is lost just now is not waited for */
+    soon.deadline_ms = clock_ms(c->clock) + CLOSE_MS;
     TRY(sender_note(s, JOURNAL_SUSPENDED));
-    return migration_disks_close(c, s->m->xapi, &s->disks);
+    return migration_disks_close(&soon, s->m->xapi, &s->disks);
 }
 
 static void on_way_back(void *ctx, struct call *c)
