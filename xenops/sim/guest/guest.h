@@ -58,8 +58,8 @@ struct guest {
     struct vcpu vcpus[GUEST_VCPUS];
     struct disk disks[GUEST_DISKS];
     bool tracking;        /* vCPU 0: as it last saw it */
-    bool keep_tick;       /* the next gap spans a suspension: it counts */
-    int64_t last_tick_us; /* of vCPU 0, or of the image's source; 0: none */
+    atomic_bool keep_tick; /* the next gap spans a suspension: it counts */
+    _Atomic int64_t last_tick_us; /* of vCPU 0, or of the image's source; 0: none */
     int64_t ran_us;
     int end_fd; /* eventfd: ended is set */
     _Atomic int ended; /* enum guest_end */
