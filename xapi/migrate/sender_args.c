@@ -141,6 +141,7 @@ void sender_read_offer(struct sender *s, const struct value *answer)
         .alive = extras != NULL && value_set_has(extras, "alive"),
         .report = extras != NULL && value_set_has(extras, "report"),
     };
+    LOCK_SCOPE(&s->lock); /* migrate.status looks */
     s->n_streams = s->wanted_streams < s->offer.streams ? s->wanted_streams : s->offer.streams;
     if (!s->offer.zstd)
         s->compress = FAN_OFF;

@@ -70,10 +70,10 @@ static bool picture_take(struct migrations *m, const char *id, int64_t now_us, s
         return false;
     lock_take(&s->lock);
     picture_r->p = s->progress;
-    lock_drop(&s->lock);
-    picture_r->phase = picture_r->p.suspended && strcmp(sender_step_name(s), "stream") == 0 ? "switch" : sender_step_name(s);
     picture_r->streams = s->n_streams;
     picture_r->compress = fan_compress_name(s->compress);
+    lock_drop(&s->lock);
+    picture_r->phase = picture_r->p.suspended && strcmp(sender_step_name(s), "stream") == 0 ? "switch" : sender_step_name(s);
     picture_r->elapsed_us = now_us - s->began_us;
     picture_r->hold = atomic_load(&s->control.hold);
     picture_r->paused = atomic_load(&s->paused);
