@@ -1,7 +1,6 @@
 """What the rows of the disk table share: measured commands, servers, images."""
 import dataclasses
 import os
-import resource
 import select
 import signal
 import socket
@@ -137,7 +136,3 @@ def same(a, b):
 
 def data_of(path):
     return os.stat(path).st_blocks * 512
-
-
-def quiet_limits():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)

@@ -173,7 +173,7 @@ def waiting(bench):
 
     with stopping(Waiters(daemon, n, "VM", "name_description", COUNTER)) as clients:
         taken = take_pairs(bench.plan(40), measure, lambda: None)
-    bench.stop("small daemon")
+    bench.end("small daemon")
     memory = cost_row("waiting-memory", 4096, taken, lambda p: p.ours[0], lambda v: f"{v:.0f} B")
     memory.note = f"{n} clients, each with its session; {middle(taken[0], lambda p: p.ours[1]):.0f} B without it"
     return [memory, cost_row("waiting-threads", 8, taken, lambda p: p.ours[2], lambda v: f"{v:.0f} more"),
